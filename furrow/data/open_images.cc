@@ -196,7 +196,7 @@ std::unique_ptr<Source> source_of(std::shared_ptr<const ImageStore> images, std:
   auto source =
       std::make_unique<ImageSource>(std::move(images), std::move(subset), std::move(pipeline), classes);
   if (parts.pool == nullptr || parts.pool->readers() == 1) return source;
-  return std::make_unique<ParallelSource>(std::move(source), parts.pool);
+  return std::make_unique<ParallelSource>(std::move(source), parts.pool, RowCost::kWork);
 }
 
 std::unique_ptr<Source> open_test(const ImageParts& parts, const Shape& shape, const FittedImages& fitted) {

@@ -244,7 +244,8 @@ Dataset open_mixture(const DatasetOptions& options, const Preprocessing* preproc
   const bool decoded = std::ranges::any_of(sets, &decodes);
   if (const int readers = readers_of(options, streamed, decoded); readers > 1) {
     dataset.train =
-        std::make_unique<ParallelSource>(std::move(dataset.train), std::make_shared<ReaderPool>(readers));
+        std::make_unique<ParallelSource>(std::move(dataset.train), std::make_shared<ReaderPool>(readers),
+                                         decoded ? RowCost::kWork : RowCost::kWaits);
   }
   return dataset;
 }

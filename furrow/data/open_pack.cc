@@ -194,13 +194,15 @@ Dataset open_pack(const DatasetOptions& options, const Preprocessing* preprocess
   } catch (const Error& error) {
     throw error.with_context(options.path.string());
   }
-  const int readers =
-      readers_of(options, access_of(pack.info, options.memory_budget) == PackAccess::kStreamed,
-                 std::ranges::any_of(pack.sets, decodes));
+  const bool decoded = std::ranges::any_of(pack.sets, decodes);
+  const bool streamed = access_of(pack.info, options.memory_budget) == PackAccess::kStreamed;
+  const int readers = readers_of(options, streamed, decoded);
   if (readers == 1) return dataset;
   const auto pool = std::make_shared<ReaderPool>(readers);
   for (std::unique_ptr<Source>* const split : {&dataset.train, &dataset.validation, &dataset.test}) {
-    if (*split != nullptr) *split = std::make_unique<ParallelSource>(std::move(*split), pool);
+    if (*split == nullptr) continue;
+    *split =
+        std::make_unique<ParallelSource>(std::move(*split), pool, decoded ? RowCost::kWork : RowCost::kWaits);
   }
   return dataset;
 }

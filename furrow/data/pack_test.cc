@@ -372,6 +372,8 @@ TEST(ReaderPool, KeepsNoOtherCallerWaiting) {
   });
 }
 
+enum class Pace { kFast, kBusy, kWaiting };
+
 // Rows that take a while, or none; counts the pieces that a batch was read in.
 class PacedSource : public Source {
  public:
@@ -380,41 +382,67 @@ class PacedSource : public Source {
   int64_t classes() const override { return 2; }
   void read(std::span<const int64_t> indices, std::span<const ArrayView> views) const override {
     ++pieces;
-    const auto now = [] { return system_clock().monotonic_ns(); };
-    const int64_t each = slow ? ParallelSource::kLeastPieceNs : 0;
-    for (const int64_t begin = now(); now() - begin < each * static_cast<int64_t>(indices.size());) continue;
+    const auto took = std::chrono::nanoseconds(pace == Pace::kFast ? 0 : ParallelSource::kLeastPieceNs) *
+                      static_cast<int64_t>(indices.size());
+    const auto end = std::chrono::steady_clock::now() + took;
+    if (pace == Pace::kWaiting) std::this_thread::sleep_until(end);
+    while (std::chrono::steady_clock::now() < end) continue;
     std::ranges::copy(indices, views[0].as<int64_t>().begin());
   }
   mutable std::atomic<int> pieces = 0;
-  std::atomic<bool> slow = true;
+  std::atomic<Pace> pace = Pace::kBusy;
 
  private:
   std::vector<Field> fields_ = {{"row", DType::kI64, {}}};
 };
 
-TEST(ParallelSource, CutsABatchIntoPiecesThatAreWorthIt) {
-  auto owned = std::make_unique<PacedSource>();
-  PacedSource& paced = *owned;
-  const ParallelSource source(std::move(owned), std::make_shared<ReaderPool>(2));
-  Array out(DType::kI64, {16});
-  const std::vector<ArrayView> views{out.view()};
-  std::vector<int64_t> indices(16);
-  std::iota(indices.begin(), indices.end(), 40);
-  const auto pieces = [&] {
-    paced.pieces = 0;
-    source.read(indices, views);
-    EXPECT_TRUE(std::ranges::equal(out.as<int64_t>(), indices));
-    return paced.pieces.load();
-  };
-  EXPECT_EQ(pieces(), 8) << "nothing is known yet";
-  EXPECT_EQ(pieces(), 8);
-  paced.slow = false;
-  int most = 1000;  // where others have the core, a row may take long once more
-  while (pieces() > 1 && --most > 0) continue;
-  EXPECT_GT(most, 0);
-  paced.slow = true;
-  pieces();
-  EXPECT_EQ(pieces(), 8);
+// A batch of a PacedSource at different paces, read by two.
+class ParallelSourceTest : public ::testing::Test {
+ protected:
+  // How many pieces the next batch was read in.
+  int pieces(Pace pace) {
+    paced_->pieces = 0;
+    paced_->pace = pace;
+    source_->read(indices_, std::vector<ArrayView>{out_.view()});
+    EXPECT_TRUE(std::ranges::equal(out_.as<int64_t>(), indices_));
+    return paced_->pieces.load();
+  }
+  // Where others have the core, a row may take long once more, and a thread may wait for it.
+  bool comes_to_one_piece(Pace pace) {
+    for (int round = 0; round < 1000; ++round) {
+      if (pieces(pace) == 1) return true;
+    }
+    return false;
+  }
+  void open(RowCost cost) {
+    auto owned = std::make_unique<PacedSource>();
+    paced_ = owned.get();
+    source_ = std::make_unique<ParallelSource>(std::move(owned), std::make_shared<ReaderPool>(2), cost);
+    std::iota(indices_.begin(), indices_.end(), 40);
+  }
+
+ private:
+  PacedSource* paced_ = nullptr;
+  std::unique_ptr<ParallelSource> source_;
+  Array out_{DType::kI64, {16}};
+  std::vector<int64_t> indices_ = std::vector<int64_t>(16);
+};
+TEST_F(ParallelSourceTest, CutsABatchIntoPiecesThatAreWorthIt) {
+  open(RowCost::kWork);
+  EXPECT_EQ(pieces(Pace::kBusy), 8) << "nothing is known yet";
+  EXPECT_EQ(pieces(Pace::kBusy), 8);
+  EXPECT_TRUE(comes_to_one_piece(Pace::kFast));
+  pieces(Pace::kBusy);
+  EXPECT_EQ(pieces(Pace::kBusy), 8);
+}
+
+TEST_F(ParallelSourceTest, SharesWaitsForADiskAndNotTheCopyingOfWhatIsInMemory) {
+  open(RowCost::kWaits);
+  EXPECT_EQ(pieces(Pace::kWaiting), 8) << "nothing is known yet";
+  EXPECT_EQ(pieces(Pace::kWaiting), 8);
+  EXPECT_TRUE(comes_to_one_piece(Pace::kBusy));
+  pieces(Pace::kWaiting);
+  EXPECT_EQ(pieces(Pace::kWaiting), 8);
 }
 
 TEST(GuessKind, KnowsWhatASetLooksLike) {

@@ -1,10 +1,12 @@
 #include "furrow/data/parallel_source.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <condition_variable>
 #include <csignal>
+#include <ctime>
 #include <exception>
 #include <limits>
 #include <mutex>
@@ -43,6 +45,23 @@ class NoSignals {
 
  private:
   sigset_t before_{};
+};
+
+// What this thread has done so far, to be compared with what it has done later.
+struct Done {
+  int64_t waits = 0, core_ns = 0, now_ns = 0;
+
+  static Done by_now() {
+    rusage usage{};
+    getrusage(RUSAGE_THREAD, &usage);
+    timespec core{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &core);
+    return {usage.ru_nvcsw, core.tv_sec * 1'000'000'000 + core.tv_nsec, system_clock().monotonic_ns()};
+  }
+  // For anything but a core: who only had to leave it to others has not waited.
+  int64_t waited_ns_since(const Done& before) const {
+    return waits == before.waits ? 0 : now_ns - before.now_ns - (core_ns - before.core_ns);
+  }
 };
 
 }  // namespace
@@ -173,23 +192,27 @@ void ParallelSource::took(int64_t ns, size_t rows) const {
   row_ns_.store(before == kUnknown ? each : std::max(each, before / 2), std::memory_order_relaxed);
 }
 
+// Returns what is worth sharing of the time it took.
+int64_t ParallelSource::timed_read(std::span<const int64_t> indices, std::span<const int64_t> positions,
+                                   std::span<const ArrayView> fields) const {
+  const bool work = cost_ == RowCost::kWork;
+  const Done before = work ? Done{.now_ns = system_clock().monotonic_ns()} : Done::by_now();
+  source_->read_at(indices, positions, fields);
+  if (work) return system_clock().monotonic_ns() - before.now_ns;
+  return Done::by_now().waited_ns_since(before);
+}
+
 void ParallelSource::read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
                              std::span<const ArrayView> fields) const {
   check_read(*this, indices, fields);
   if (indices.empty()) return;
-  const auto timed = [&](std::span<const int64_t> some, std::span<const int64_t> at,
-                         std::span<const ArrayView> to) {
-    const int64_t begin = system_clock().monotonic_ns();
-    source_->read_at(some, at, to);
-    return system_clock().monotonic_ns() - begin;
-  };
   const size_t rows = indices.size(), pieces = pieces_of(rows);
-  if (pieces <= 1) return took(timed(indices, positions, fields), rows);
+  if (pieces <= 1) return took(timed_read(indices, positions, fields), rows);
   std::atomic<int64_t> ns = 0;
   pool_->run(pieces, [&](size_t piece) {
     const size_t first = rows * piece / pieces, count = rows * (piece + 1) / pieces - first;
     const auto at = positions.empty() ? positions : positions.subspan(first, count);
-    ns += timed(indices.subspan(first, count), at, rows_of(*this, fields, first, count));
+    ns += timed_read(indices.subspan(first, count), at, rows_of(*this, fields, first, count));
   });
   took(ns, rows);
 }

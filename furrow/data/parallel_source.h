@@ -43,14 +43,19 @@ class ReaderPool {
 // signals.  REQUIRES: threads >= 1; work throws nothing.
 void run_on_threads(int threads, const std::string& name, const std::function<void()>& work);
 
+// What a source's rows take, which several readers shorten: a processor's work, or waits for a disk.  Rows of
+// the second kind that come out of the page cache stay with their reader: others would only take the core of
+// the reader of the next batch.
+enum class RowCost { kWork, kWaits };
+
 // A batch is cut into pieces that take some time each, as its rows did in the batches before: handing out
 // records that lie in the page cache would take longer than to read them.
 class ParallelSource : public Source {
  public:
   static constexpr int64_t kLeastPieceNs = 20'000;
 
-  ParallelSource(std::unique_ptr<Source> source, std::shared_ptr<ReaderPool> pool)
-      : source_(std::move(source)), pool_(std::move(pool)) {}
+  ParallelSource(std::unique_ptr<Source> source, std::shared_ptr<ReaderPool> pool, RowCost cost)
+      : source_(std::move(source)), pool_(std::move(pool)), cost_(cost) {}
 
   int64_t size() const override { return source_->size(); }
   const std::vector<Field>& fields() const override { return source_->fields(); }
@@ -68,11 +73,14 @@ class ParallelSource : public Source {
 
  private:
   size_t pieces_of(size_t rows) const;
+  int64_t timed_read(std::span<const int64_t> indices, std::span<const int64_t> positions,
+                     std::span<const ArrayView> fields) const;
   void took(int64_t ns, size_t rows) const;
 
   static constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
   std::unique_ptr<Source> source_;
   std::shared_ptr<ReaderPool> pool_;
+  const RowCost cost_;
   mutable std::atomic<int64_t> row_ns_{kUnknown};  // what a row took lately
 };
 
