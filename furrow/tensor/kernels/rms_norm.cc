@@ -59,7 +59,9 @@ void backward_row(const RmsNormBackward& a, int64_t row, float* dgamma) {
   const VF mean_gx = set(sum16(sum_gx) / static_cast<float>(n));
   sweep(0, n, [&](int64_t i, auto at) HWY_ATTR {
     const VF g = hn::Mul(at.load(dy + i), at.load(a.gamma + i)), xn = normal(at.load(x + i));
-    at.store(hn::Mul(rrms, hn::NegMulAdd(xn, mean_gx, g)), a.dx + row * n + i);
+    VF dx = hn::Mul(rrms, hn::NegMulAdd(xn, mean_gx, g));
+    if (a.add) dx = hn::Add(dx, at.load(a.add + row * n + i));
+    at.store(dx, a.dx + row * n + i);
   });
 }
 
