@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/huge_pages.h"
 #include "furrow/base/process.h"
 
 namespace furrow {
@@ -24,8 +25,6 @@ Counter counters[kMemoryKinds];
 thread_local MemoryKind current_kind = MemoryKind::kOther;
 
 Counter& counter(MemoryKind kind) { return counters[static_cast<size_t>(kind)]; }
-
-constexpr size_t kAlignment = 64;
 
 }  // namespace
 
@@ -58,11 +57,9 @@ MemoryKind MemoryScope::current() { return current_kind; }
 
 CountedBuffer::CountedBuffer(size_t bytes, MemoryKind kind) : size_(bytes), kind_(kind) {
   if (bytes == 0) return;
-  const size_t rounded = (bytes + kAlignment - 1) & ~(kAlignment - 1);
   static const uint64_t machine_bytes = total_memory_bytes();
   // More than the machine has is refused here: the kernel might promise it and kill the process later.
-  const bool possible = rounded >= bytes && rounded <= machine_bytes;
-  void* memory = possible ? std::aligned_alloc(kAlignment, rounded) : nullptr;
+  void* memory = bytes <= machine_bytes ? allocate_memory(bytes) : nullptr;
   if (memory == nullptr) {
     throw Error(ErrorCode::kResourceExhausted,
                 fmt::format("no memory for {} bytes of {}: use a smaller model, batch or data set", bytes,
@@ -74,7 +71,7 @@ CountedBuffer::CountedBuffer(size_t bytes, MemoryKind kind) : size_(bytes), kind
 
 CountedBuffer::~CountedBuffer() {
   if (data_ == nullptr) return;
-  std::free(data_);
+  free_memory(data_, size_);
   count_allocation(kind_, -static_cast<int64_t>(size_));
 }
 

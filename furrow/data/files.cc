@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -71,16 +70,7 @@ size_t file_size(const Descriptor& file, const fs::path& path) {
 
 }  // namespace
 
-CountedBuffer allocate_data(size_t bytes) {
-  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
-  CountedBuffer buffer(bytes, MemoryKind::kData);
-  const uintptr_t start = reinterpret_cast<uintptr_t>(buffer.data());
-  const uintptr_t begin = (start + kHugePage - 1) & ~(kHugePage - 1),
-                  end = (start + bytes) & ~(kHugePage - 1);
-  // A hint: a refusal does no harm.
-  if (end > begin) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-  return buffer;
-}
+CountedBuffer allocate_data(size_t bytes) { return {bytes, MemoryKind::kData}; }
 
 fs::path find_file(const fs::path& path) {
   if (is_file(path)) return path;

@@ -33,12 +33,12 @@ Tensor gpt_block(const plan::Unit& unit, const Tensor& input, Operations* ops) {
   const Tensor middle =
       ops->add(input, ops->linear(mixed, width, layer("attn.c_proj.weight", width, Cut::kRowsToPositions)),
                width, drops);
-  const Tensor hidden =
-      ops->linear(ops->norm(middle, width, 2), width,
-                  layer("mlp.c_fc.weight", 4 * width, Cut::kPositionsToColumns), Activation::kSlope);
-  return ops->add(middle,
-                  ops->linear(hidden, 4 * width, layer("mlp.c_proj.weight", width, Cut::kRowsToPositions)),
-                  width, drops);
+  return ops->feed_forward(middle, {.width = width,
+                                    .hidden = 4 * width,
+                                    .statistics = 2,
+                                    .in = {layer("mlp.c_fc.weight", 4 * width, Cut::kPositionsToColumns)},
+                                    .out = layer("mlp.c_proj.weight", width, Cut::kRowsToPositions),
+                                    .drops = drops});
 }
 
 // nn/llama.cc
@@ -54,10 +54,11 @@ Tensor llama_block(const plan::Unit& unit, const Tensor& input, Operations* ops)
       {columns("q_proj.weight", queries), columns("k_proj.weight", keys), columns("v_proj.weight", keys)});
   const Tensor mixed = ops->attention(qkv, queries + 2 * keys, sizes.heads, queries);
   const Tensor middle = ops->add(input, ops->linear(mixed, queries, rows("o_proj.weight")), width, false);
-  const Tensor gate_up = ops->side_by_side(
-      ops->norm(middle, width, 1), width, {columns("gate_proj.weight", ffn), columns("up_proj.weight", ffn)});
-  return ops->add(middle, ops->linear(ops->swiglu(gate_up, ffn), ffn, rows("down_proj.weight")), width,
-                  false);
+  return ops->feed_forward(middle, {.width = width,
+                                    .hidden = ffn,
+                                    .statistics = 1,
+                                    .in = {columns("gate_proj.weight", ffn), columns("up_proj.weight", ffn)},
+                                    .out = rows("down_proj.weight")});
 }
 
 // nn/lm_head.cc and the head of nn/llama.cc

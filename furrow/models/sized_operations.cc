@@ -200,6 +200,36 @@ Tensor SizedOperations::add(const Tensor& residual, const Tensor& x, int64_t col
       [this, columns, drops](const Memory& dy) { return std::vector{dy, drops ? masked(dy, columns) : dy}; });
 }
 
+Tensor SizedOperations::feed_forward(const Tensor& x, const FeedForward& f) {
+  const auto adapted = [](const SizedLayer& layer) { return layer.adapter != nullptr; };
+  if (!narrow() && degree_ == 1 && !f.drops && !adapted(f.out) && std::ranges::none_of(f.in, adapted))
+    return feed_forward_at_once(x, f);
+  if (f.in.size() == 2) {
+    const Tensor both = side_by_side(norm(x, f.width, f.statistics), f.width, f.in);
+    return add(x, linear(swiglu(both, f.hidden), f.hidden, f.out), f.width, f.drops);
+  }
+  const Tensor h = linear(norm(x, f.width, f.statistics), f.width, f.in.front(), KeptByActivation::kSlope);
+  return add(x, linear(h, f.hidden, f.out), f.width, f.drops);
+}
+
+Tensor SizedOperations::feed_forward_at_once(const Tensor& x, const FeedForward& f) {
+  const bool gated = f.in.size() == 2;
+  const int64_t inner = gated ? 2 * f.hidden : f.hidden;
+  bool in_trains = false;
+  for (const SizedLayer& layer : f.in) in_trains = in_trains || layer.trains;
+  const Memory statistics = floats(f.statistics), normal = numbers(f.width),
+               both = gated ? numbers(inner) : nullptr, h = numbers(f.hidden),
+               slope = !gated && recorded(x) ? numbers(f.hidden) : nullptr;
+  return tape_.record(numbers(f.width), {x}, trains_,
+                      [this, width = f.width, inner, in_trains, out_trains = f.out.trains, x = x.memory,
+                       statistics, normal, both, h, slope](const Memory& dy) {
+                        const Memory dz = numbers(inner);
+                        defer(in_trains, normal, dz);
+                        defer(out_trains, h, dy);
+                        return std::vector{numbers(width)};
+                      });
+}
+
 Tensor SizedOperations::dropout(const Tensor& x, int64_t columns) {
   return tape_.record(masked(x.memory, columns), {x}, false,
                       [this, columns](const Memory& dy) { return std::vector{masked(dy, columns)}; });

@@ -69,6 +69,14 @@ class SizedOperations {
   Tensor swiglu(const Tensor& both, int64_t columns);
   // residual + dropout(x)
   Tensor add(const Tensor& residual, const Tensor& x, int64_t columns, bool drops);
+  // x + dropout(out(activation(in(norm(x))))), or swiglu() of two layers `in`; `hidden`: what out reads.
+  struct FeedForward {
+    int64_t width = 0, hidden = 0, statistics = 0;  // those of a row's norm
+    std::vector<SizedLayer> in;
+    SizedLayer out;
+    bool drops = false;
+  };
+  Tensor feed_forward(const Tensor& x, const FeedForward& layers);
   Tensor dropout(const Tensor& x, int64_t columns);
   Tensor flattened(const Tensor& x, int64_t columns);  // a copy
   // Vectors of a table that a tensor axis cuts along its rows; `positions`, where not null: those of another,
@@ -87,6 +95,7 @@ class SizedOperations {
   Tensor max_pooled(const Tensor& x, int64_t in, int64_t out);
 
  private:
+  Tensor feed_forward_at_once(const Tensor& x, const FeedForward& layers);
   // A product of two matrices, whose gradients may be of another type than the unit's.
   struct Product {
     int64_t in = 0, out = 0;

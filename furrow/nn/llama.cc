@@ -6,6 +6,7 @@
 #include "furrow/models/llama_sizes.h"
 #include "furrow/nn/kinds_torch.h"
 #include "furrow/nn/parameters_torch.h"
+#include "furrow/tensor/feed_forward_torch.h"
 #include "furrow/tensor/ops_torch.h"
 
 namespace furrow::nn {
@@ -55,10 +56,9 @@ class LlamaBlock final : public Block {
     const at::Tensor qkv = linear_of_columns(norm(input, norm_1_), qkv_weights, qkv_biases);
     const at::Tensor mixed = tensor::causal_attention(qkv, heads_, 0, "", context);
     const at::Tensor middle = tensor::add_dropout(input, linear_of_rows(mixed, o_), 0, "", context);
-    const std::array gate_up_weights{gate_(params), up_(params)};
-    const at::Tensor gate_up = linear_of_columns(norm(middle, norm_2_), gate_up_weights);
-    return tensor::add_dropout(middle, linear_of_rows(tensor::swiglu(gate_up, context), down_), 0, "",
-                               context);
+    const std::array gate_up{gate_(params), up_(params)};
+    return tensor::feed_forward(
+        middle, {.norm = {norm_2_(params), {}, eps_, false}, .in = gate_up, .out = down_(params)}, context);
   }
 
  private:

@@ -1,8 +1,11 @@
 // "transformer_block": attention and an MLP with GELU, each behind a layer norm and around a residual
 // (pre-LN), as in Radford et al., "Language models are unsupervised multitask learners", 2019 (GPT-2).
+#include <array>
+
 #include "furrow/nn/attributes_torch.h"
 #include "furrow/nn/kinds_torch.h"
 #include "furrow/nn/parameters_torch.h"
+#include "furrow/tensor/feed_forward_torch.h"
 #include "furrow/tensor/ops_torch.h"
 
 namespace furrow::nn {
@@ -32,9 +35,8 @@ class TransformerBlock final : public Block {
   at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
                      tensor::OpContext& context) const override {
     replicated_.sum_gradients(params, context);
-    const auto linear = [&](const at::Tensor& x, const LayerSlots& layer, Cut cut,
-                            Activation activation = Activation::kNone) {
-      return tensor::linear(x, {layer.weight(params), layer.bias(params), activation, cut}, context);
+    const auto linear = [&](const at::Tensor& x, const LayerSlots& layer, Cut cut) {
+      return tensor::linear(x, {layer.weight(params), layer.bias(params), Activation::kNone, cut}, context);
     };
     const auto norm = [&](const at::Tensor& x, const LayerSlots& layer) {
       return tensor::layer_norm(x, layer.weight(params), layer.bias(params), kEpsilon, context);
@@ -43,9 +45,17 @@ class TransformerBlock final : public Block {
     const at::Tensor mixed = tensor::causal_attention(qkv, heads_, dropout_, attention_stream_, context);
     const at::Tensor middle = tensor::add_dropout(input, linear(mixed, attention_out_, Cut::kRowsToPositions),
                                                   dropout_, attention_out_stream_, context);
-    const at::Tensor hidden = linear(norm(middle, ln_2_), mlp_in_, Cut::kPositionsToColumns, activation_);
-    return tensor::add_dropout(middle, linear(hidden, mlp_out_, Cut::kRowsToPositions), dropout_, mlp_stream_,
-                               context);
+    const std::array mlp_in{mlp_in_.weight(params)};
+    return tensor::feed_forward(middle,
+                                {.norm = {ln_2_.weight(params), ln_2_.bias(params), kEpsilon},
+                                 .in = mlp_in,
+                                 .in_bias = mlp_in_.bias(params),
+                                 .activation = activation_,
+                                 .out = mlp_out_.weight(params),
+                                 .out_bias = mlp_out_.bias(params),
+                                 .dropout = dropout_,
+                                 .stream = mlp_stream_},
+                                context);
   }
 
  private:

@@ -1,18 +1,17 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/base/huge_pages.h"
 #include "furrow/base/memory.h"
 #include "furrow/tensor/allocator_torch.h"
 
@@ -20,7 +19,6 @@ namespace furrow::tensor {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kStepsPerDoubling = 8;
 constexpr size_t kClasses = 64 * kStepsPerDoubling;
 #if defined(__SANITIZE_ADDRESS__)
@@ -65,14 +63,14 @@ class Cache {
     }
     ++stats_.misses;
     trim(keep_limit());
-    return allocate(wanted.bytes);
+    return allocate_memory(wanted.bytes);
   }
 
   void give(void* block, size_t index) {
     const std::lock_guard lock(mutex_);
     const auto bytes = static_cast<int64_t>(class_bytes(index));
     stats_.in_use_bytes -= bytes;
-    if (!kReuse) return std::free(block);
+    if (!kReuse) return free_memory(block, static_cast<size_t>(bytes));
     stats_.cached_bytes += bytes;
     free_[index].push_back(block);
   }
@@ -98,13 +96,6 @@ class Cache {
     return base + index % kStepsPerDoubling * (base / kStepsPerDoubling);
   }
 
-  static void* allocate(size_t bytes) {
-    const size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
-    void* block = std::aligned_alloc(alignment, (bytes + alignment - 1) & ~(alignment - 1));
-    if (block != nullptr && bytes >= kHugePage) madvise(block, bytes & ~(kHugePage - 1), MADV_HUGEPAGE);
-    return block;
-  }
-
   // Memory held for reuse may make the whole a quarter larger than its highest demand, or 64 MiB.
   int64_t keep_limit() const {
     const int64_t slack = std::max<int64_t>(peak_in_use_ / 4, int64_t{64} << 20);
@@ -116,7 +107,7 @@ class Cache {
     for (size_t index = kClasses; index-- > 0 && stats_.cached_bytes > limit;) {
       std::vector<void*>& blocks = free_[index];
       while (!blocks.empty() && stats_.cached_bytes > limit) {
-        std::free(blocks.back());
+        free_memory(blocks.back(), class_bytes(index));
         blocks.pop_back();
         stats_.cached_bytes -= static_cast<int64_t>(class_bytes(index));
       }

@@ -57,6 +57,10 @@ void run_copy_past_cache(std::span<const std::byte> from, std::byte* to, int thr
   if (done < from.size()) std::memcpy(to + done, from.data() + done, from.size() - done);
 }
 
+void run_transpose(int64_t rows, int64_t columns, const float* x, float* y) {
+  transpose_block(x, columns, rows, columns, y, rows);
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace furrow::tensor::kernels
 HWY_AFTER_NAMESPACE();
@@ -65,8 +69,12 @@ HWY_AFTER_NAMESPACE();
 namespace furrow::tensor::kernels {
 
 HWY_EXPORT(run_copy_past_cache);
+HWY_EXPORT(run_transpose);
 void copy_past_cache(std::span<const std::byte> from, std::byte* to, int threads) {
   HWY_DYNAMIC_DISPATCH(run_copy_past_cache)(from, to, threads);
+}
+void transpose(int64_t rows, int64_t columns, const float* x, float* y) {
+  HWY_DYNAMIC_DISPATCH(run_transpose)(rows, columns, x, y);
 }
 
 }  // namespace furrow::tensor::kernels

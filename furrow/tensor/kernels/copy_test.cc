@@ -32,5 +32,20 @@ TEST(CopyPastCache, CopiesEveryByteAndNoOther) {
   });
 }
 
+TEST(Transpose, TurnsEveryElement) {
+  testing::for_each_target([&](const char* target) {
+    for (const int64_t rows : {1, 3, 16, 37, 128}) {
+      for (const int64_t columns : {1, 5, 32, 47, 130}) {
+        std::vector<float> x(static_cast<size_t>(rows * columns)), y(x.size() + 1, -1.0F);
+        for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i);
+        transpose(rows, columns, x.data(), y.data());
+        for (int64_t i = 0; i < rows * columns; ++i)
+          ASSERT_EQ(y[i % columns * rows + i / columns], x[i]) << target << ": " << rows << " x " << columns;
+        EXPECT_EQ(y.back(), -1.0F);
+      }
+    }
+  });
+}
+
 }  // namespace
 }  // namespace furrow::tensor::kernels

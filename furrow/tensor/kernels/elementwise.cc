@@ -6,6 +6,7 @@
 // clang-format on
 #include "furrow/tensor/kernels/blocks.h"
 #include "furrow/tensor/kernels/elementwise.h"
+#include "furrow/tensor/kernels/fetch-inl.h"
 #include "furrow/tensor/kernels/math-inl.h"
 #include "furrow/tensor/kernels/parallel.h"
 #include "furrow/tensor/kernels/scratch.h"
@@ -128,8 +129,10 @@ void backward_rows(const ActivationBackward& a, int64_t begin, int64_t end, floa
 }  // namespace
 
 void run_add(int64_t n, const float* a, const float* b, float* out, int threads) {
-  for_each(n, threads,
-           [&](int64_t i, auto at) HWY_ATTR { at.store(hn::Add(at.load(a + i), at.load(b + i)), out + i); });
+  for_each(n, threads, [&](int64_t i, auto at) HWY_ATTR {
+    fetch(i + kElementsAhead, a, b, static_cast<const float*>(out));
+    at.store(hn::Add(at.load(a + i), at.load(b + i)), out + i);
+  });
 }
 
 void run_scale(int64_t n, float factor, const float* x, float* out, int threads) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "furrow/tensor/kernels/fetch-inl.h"
 #include "furrow/tensor/kernels/layer_norm.h"
 #include "furrow/tensor/kernels/parallel.h"
 #include "furrow/tensor/kernels/scratch.h"
@@ -24,9 +25,13 @@ const auto add_parts = [](VF a, VF b) HWY_ATTR { return hn::Add(a, b); };
 const auto mul_parts = [](VF a, VF b) HWY_ATTR { return hn::Mul(a, b); };
 const auto mul_add_parts = [](VF a, VF b, VF c) HWY_ATTR { return hn::MulAdd(a, b, c); };
 
-float row_mean(const float* x, int64_t n) {
+// Fetches rows that come, and where theirs of `y` go.
+float row_mean(const float* x, int64_t n, const float* y) {
   F16 sum = set16(0);
-  sweep16(n, 0, [&](int64_t i, auto at) HWY_ATTR { sum = add16(sum, at.load(x + i)); });
+  sweep16(n, 0, [&](int64_t i, auto at) HWY_ATTR {
+    fetch(i + kElementsAhead, x, y);
+    sum = add16(sum, at.load(x + i));
+  });
   return sum16(sum) / static_cast<float>(n);
 }
 
@@ -51,7 +56,7 @@ void normalise_row(const LayerNormForward& a, int64_t row) {
     });
     x = sum;
   }
-  const float mean = row_mean(x, n);
+  const float mean = row_mean(x, n, a.y + row * n);
   const float rstd = 1.0f / std::sqrt(row_variance(x, n, mean) + a.eps);
   if (a.mean) a.mean[row] = mean;
   if (a.rstd) a.rstd[row] = rstd;
@@ -72,6 +77,7 @@ void backward_row(const LayerNormBackward& a, int64_t row, float* dgamma, float*
   const auto normal = [&](VF v) HWY_ATTR { return hn::Mul(hn::Sub(v, mean), rstd); };
   F16 sum_g = set16(0), sum_gx = set16(0);
   sweep16(n, 0, [&](int64_t i, auto at) HWY_ATTR {
+    fetch(i + kElementsAhead, x, dy, a.dx + row * n);
     const F16 xn = map16(normal, at.load(x + i)), d = at.load(dy + i);
     const F16 g = map16(mul_parts, d, at.load(a.gamma + i));
     sum_g = add16(sum_g, g);

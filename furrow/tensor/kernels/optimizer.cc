@@ -4,6 +4,7 @@
 // clang-format off
 #include <hwy/foreach_target.h>
 // clang-format on
+#include "furrow/tensor/kernels/fetch-inl.h"
 #include "furrow/tensor/kernels/moments-inl.h"
 #include "furrow/tensor/kernels/optimizer.h"
 #include "furrow/tensor/kernels/parallel.h"
@@ -38,6 +39,7 @@ void adam_range(const Adam& a, int64_t begin, int64_t end) {
   const VF decay = rounded(a.decoupled ? 0 : a.weight_decay);
   const VF rate = rounded(a.lr / Moments::correction1(a));
   sweep(begin, end, [&](int64_t i, auto at) HWY_ATTR {
+    fetch(i + kElementsAhead, a.param, a.grad, a.exp_avg, a.exp_avg_sq);
     const VF old = at.load(a.param + i);
     VF g = hn::Mul(moments.grad_scale, at.load(a.grad + i));
     if (!a.decoupled) g = hn::MulAdd(decay, old, g);
@@ -69,6 +71,7 @@ double block_sum(const float* x, int64_t n) {
   hn::Vec<DD> sums[kSums];
   for (auto& sum : sums) sum = hn::Zero(DD());
   const auto add = [&](const float* p) HWY_ATTR {
+    fetch(kElementsAhead, p);
     for (int s = 0; s < kSums; ++s) {
       const auto v = hn::PromoteTo(DD(), hn::LoadU(DHalf(), p + s * kDoubles));
       sums[s] = hn::MulAdd(v, v, sums[s]);

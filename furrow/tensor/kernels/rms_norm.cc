@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "furrow/tensor/kernels/fetch-inl.h"
 #include "furrow/tensor/kernels/parallel.h"
 #include "furrow/tensor/kernels/rms_norm.h"
 #include "furrow/tensor/kernels/scratch.h"
@@ -29,6 +30,7 @@ void normalise_row(const RmsNormForward& a, int64_t row) {
   const float* x = a.x + row * n;
   F16 sum = set16(0);
   sweep16(n, 0, [&](int64_t i, auto at) HWY_ATTR {
+    fetch(i + kElementsAhead, x, a.y + row * n);
     const F16 v = at.load(x + i);
     sum = map16(mul_add_parts, v, v, sum);
   });
@@ -49,6 +51,7 @@ void backward_row(const RmsNormBackward& a, int64_t row, float* dgamma) {
   const auto normal = [&](VF v) HWY_ATTR { return hn::Mul(v, rrms); };
   F16 sum_gx = set16(0);
   sweep16(n, 0, [&](int64_t i, auto at) HWY_ATTR {
+    fetch(i + kElementsAhead, x, dy, a.dx + row * n);
     const F16 xn = map16(normal, at.load(x + i)), d = at.load(dy + i);
     sum_gx = map16(mul_add_parts, map16(mul_parts, d, at.load(a.gamma + i)), xn, sum_gx);
     at.store(map16(mul_add_parts, d, xn, at.load(dgamma + i)), dgamma + i);
@@ -56,7 +59,9 @@ void backward_row(const RmsNormBackward& a, int64_t row, float* dgamma) {
   const VF mean_gx = set(sum16(sum_gx) / static_cast<float>(n));
   sweep(0, n, [&](int64_t i, auto at) HWY_ATTR {
     const VF g = hn::Mul(at.load(dy + i), at.load(a.gamma + i)), xn = normal(at.load(x + i));
-    at.store(hn::Mul(rrms, hn::NegMulAdd(xn, mean_gx, g)), a.dx + row * n + i);
+    VF dx = hn::Mul(rrms, hn::NegMulAdd(xn, mean_gx, g));
+    if (a.add) dx = hn::Add(dx, at.load(a.add + row * n + i));
+    at.store(dx, a.dx + row * n + i);
   });
 }
 

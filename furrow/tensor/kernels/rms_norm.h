@@ -18,13 +18,15 @@ struct RmsNormForward {
 };
 void rms_norm_forward(const RmsNormForward& args, int threads);
 
-// dx may alias dy.  dgamma [columns] is written.
+// dx = backward(dy) (+ `add` when not null: the gradient that comes past the norm on the residual path).
+// dx may alias dy or add.  dgamma [columns] is written.
 struct RmsNormBackward {
   int64_t rows = 0, columns = 0;
   const float* x = nullptr;
   const float* gamma = nullptr;
   const float* rrms = nullptr;
   const float* dy = nullptr;
+  const float* add = nullptr;
   float* dx = nullptr;
   float* dgamma = nullptr;
 };
