@@ -27,41 +27,12 @@ void add_recurrent_costs(const AdapterSizes& s, const AdapterSurroundings& where
   const int64_t bytes = number_bytes(*unit), thin = s.rows * s.rank * kFloatBytes;
   const bool narrow = bytes < kFloatBytes;
   unit->flops.backward_weight += 2 * flops_of(s, s.in + s.out);
-  for (plan::Scratch* scratch : {&unit->forward_scratch, &unit->backward_scratch})
-    scratch->fixed_bytes += s.in * s.out * bytes;
-  if (narrow && !where.passes && unit->kind == "rnn")  // it widens a gradient that nobody asks for
-    unit->backward_scratch.sample_bytes -= s.rows * unit->input.shape.back() * kFloatBytes;
   // B times the scale and, of 16 bits, A and B and rows of what they read; behind A, twice.
   const int64_t widened = narrow ? (s.in + s.out) * (s.rank + kWidenedRows) : 0;
   unit->weight_scratch.fixed_bytes += (s.rank * s.out + widened) * kFloatBytes;
   if (!narrow) unit->weight_scratch.sample_bytes += 3 * thin;
   const int64_t read = where.read_already ? 0 : s.rows * s.in * bytes, dz = s.rows * s.out * bytes;
   adapter->deferred_bytes = adapter->kept_saved_bytes = read + dz;
-}
-
-// Backward of a convolution by itself lets go of what its activation reads before it makes what is behind B,
-// and the second gradient of its input.
-void set_convolution_scratch(const AdapterSizes& s, bool passes, plan::Unit* unit) {
-  const int64_t bytes = number_bytes(*unit), thin = s.rows * s.rank * bytes;
-  const int64_t dx = passes ? s.read * bytes : 0;
-  const int64_t gate = activation(*unit) == "none" ? 0 : s.rows * s.out * bytes;
-  unit->backward_scratch.sample_bytes = std::max(-thin - dx, dx - gate);
-}
-
-// Memory of a call: the second output and the second gradient of the input, until they are added to the
-// layer's own.  (Of the kinds that block_memory.h knows it is found there.)
-void add_scratch(const AdapterSizes& s, const AdapterSurroundings& where, plan::Unit* unit) {
-  const int64_t bytes = number_bytes(*unit);
-  const auto at_least = [](int64_t bytes, plan::Scratch* scratch) {
-    scratch->sample_bytes = std::max(scratch->sample_bytes, bytes);
-  };
-  at_least(s.rows * s.out * bytes, &unit->forward_scratch);
-  if (where.form == AdapterForm::kTable || where.one_of_many) return;
-  if (unit->kind == "conv") return set_convolution_scratch(s, where.passes, unit);
-  if (unit->kind != "rnn") return at_least(s.read * bytes, &unit->backward_scratch);
-  // Both are of the concatenation, and the unit's own comes later, when the recurrent layer needs its room.
-  const int64_t own = where.passes ? border_bytes(*unit, unit->input) : 0, both = 2 * s.read * bytes - own;
-  if (both > unit->backward_scratch.sample_bytes) unit->backward_scratch = {both, 0};
 }
 
 // Over a tensor axis (adapt()): of outputs that are cut, every rank does A's product and keeps what it reads
@@ -83,8 +54,9 @@ void add_adapter_costs(const AdapterSizes& s, const AdapterSurroundings& where, 
                        plan::Unit* unit) {
   if (where.form == AdapterForm::kRecurrent) return add_recurrent_costs(s, where, adapter, unit);
   add_flops(flops_of(s, where.looks_up() ? s.out : s.in + s.out), &unit->flops);
-  add_scratch(s, where, unit);
   const int64_t bytes = number_bytes(*unit), thin = s.rows * s.rank * bytes, dy = s.rows * s.out * bytes;
+  if (where.looks_up())  // its vectors, until they are added
+    unit->forward_scratch.sample_bytes = std::max(unit->forward_scratch.sample_bytes, dy);
   const int64_t copy = adapter->dropout > 0 ? s.read * bytes : 0;
   unit->saved_bytes += thin + copy;
   const bool shared = where.reads_input || where.read_already;

@@ -22,13 +22,10 @@ struct AdapterSizes {
 };
 
 // Where it stands: whether it reads the unit's input or what another adapter has read already, whether what
-// it says is the last before the unit's output, whether backward goes on to the unit before, and which dim of
-// its weight a tensor axis cuts, -1: none.
+// it says is the last before the unit's output, and which dim of its weight a tensor axis cuts, -1: none.
 struct AdapterSurroundings {
   AdapterForm form = AdapterForm::kLinear;
-  bool one_of_many = false;  // behind it, backward lets go of more than an adapter needs
   bool reads_input = false, read_already = false, last = false;
-  bool passes = false;
   int axis = -1;
 
   bool looks_up() const { return form == AdapterForm::kTable; }

@@ -24,7 +24,7 @@ namespace furrow::models {
 namespace {
 
 TEST(MemoryTape, CountsWhatLivesAndItsMost) {
-  MemoryTape tape;
+  MemoryTape tape(kManySamples);
   MemoryTape::Memory a = tape.make(100), same = a;
   {
     const MemoryTape::Memory b = tape.make(10);
@@ -38,10 +38,35 @@ TEST(MemoryTape, CountsWhatLivesAndItsMost) {
   EXPECT_EQ(tape.live() + tape.peak(), 0);
 }
 
+// What is of any microbatch counts apart, where a sample's most is.
+TEST(MemoryTape, CountsWhatIsFixedAtTheMostOfASample) {
+  MemoryTape tape(kManySamples);
+  {
+    const MemoryTape::Memory alone = tape.make(0, 1000);
+    EXPECT_EQ(tape.peak_fixed(), 1000);
+  }
+  const MemoryTape::Memory a = tape.make(10);
+  EXPECT_EQ(tape.peak_fixed(), 0) << "the sample's most is later";
+  const MemoryTape::Memory fixed = tape.make(0, 7);
+  EXPECT_EQ(tape.peak_fixed(), 7);
+  EXPECT_EQ(tape.live_fixed(), 7);
+  EXPECT_EQ(tape.peak(), 10);
+  EXPECT_EQ(MemoryTape::bytes_of(fixed), 0);
+
+  MemoryTape few(2);
+  const MemoryTape::Memory sample = few.make(10);
+  few.make(0, 100);
+  few.make(49);
+  EXPECT_EQ(few.peak(), 10) << "2 * 10 + 100 is more than 2 * (10 + 49)";
+  EXPECT_EQ(few.peak_fixed(), 100);
+  few.make(51);
+  EXPECT_EQ(few.peak(), 61);
+}
+
 // x -> two operations -> their sum: what is kept goes when its operation has run, and the second gradient of
 // x needs memory of its own, as somebody else holds the first.
 TEST(MemoryTape, LetsGoAsBackwardGoesOn) {
-  MemoryTape tape;
+  MemoryTape tape(kManySamples);
   const MemoryTape::Tensor x = tape.leaf(tape.make(100));
   MemoryTape::Memory shared;
   const auto passes = [](const MemoryTape::Memory& dy) { return std::vector{dy}; };
@@ -95,6 +120,38 @@ plan::ModelSpec layers(const std::string& name, DType type, const std::string& a
   return spec;
 }
 
+// Units that stand alone.
+plan::ModelSpec listed(std::vector<std::string> units, const plan::TensorSpec& input, DType type) {
+  config::Model model;
+  model.name = "blocks";
+  model.units = std::move(units);
+  plan::ModelSpec spec = describe(model, {input, 10});
+  compute_in(type, &spec);
+  plan::apply_optimizer({}, &spec);
+  return spec;
+}
+
+plan::ModelSpec images(DType type) {
+  std::vector<std::string> units = {"n: batch_norm", "q: conv_relu_pool out_channels=8 kernel=3 padding=1"};
+  for (const char* act : {"none", "relu", "silu", "leaky_relu"}) {
+    units.push_back(fmt::format("c_{0}: conv out_channels=8 kernel=3 padding=1 activation={0}", act));
+    units.push_back(fmt::format("p_{0}: conv out_channels=8 kernel=1 bias=false activation={0}", act));
+    units.push_back(fmt::format("n_{0}: batch_norm activation={0}", act));
+    if (act != std::string("none")) units.push_back(fmt::format("a_{0}: activation activation={0}", act));
+  }
+  for (const char* unit : {"g: group_norm groups=2", "p: max_pool kernel=2", "l: layer_norm",
+                           "d: dropout p=0.1", "r: avg_pool kernel=2", "fc: pool_linear out=classes"})
+    units.emplace_back(unit);
+  return listed(std::move(units), {DType::kF32, {-1, 1, 16, 16}}, type);
+}
+
+plan::ModelSpec recurrent(DType type) {
+  return listed(
+      {"e: embedding width=16", "r: rnn hidden=12 out=20", "m: rnn hidden=12 out=20 dropout=0.1",
+       "l: lstm hidden=12", "k: lstm hidden=16 dropout=0.1", "fc: linear out=classes flatten=false"},
+      {DType::kI64, {-1, 8}}, type);
+}
+
 void expect_as_described(const plan::ModelSpec& spec, const std::string& name) {
   int known = 0;
   for (const plan::Unit& unit : spec.units) {
@@ -125,6 +182,8 @@ TEST(BlockMemory, IsWhatDescriptionsSayIsKept) {
       expect_as_described(layers("mlp", type, activation), fmt::format("mlp {}", activation));
     for (const std::string name : {"convnet", "resnet20", "blocks"})
       expect_as_described(layers(name, type), name);
+    expect_as_described(images(type), "images");
+    expect_as_described(recurrent(type), "recurrent");
   }
 }
 
@@ -175,7 +234,7 @@ class Walk {
     const auto u = static_cast<size_t>(each.unit);
     if (each.unit < 0) return;
     const plan::Unit& unit = spec_.units[u];
-    const CallMemory call = call_memory(unit, facts_.units[u].passes, false);
+    const CallMemory call = call_memory(unit, facts_.units[u].passes, image_borders(spec_, facts_, u));
     if (call.forward_peak == 0) return;
     const std::string what = fmt::format("{}, {} of {}", name_, op_info(each.op).name, unit.name);
     const int64_t written = change.written[kActivations], dropped = change.dropped[kActivations];
@@ -214,6 +273,8 @@ TEST(BlockMemory, IsWhatAPlanHolds) {
     }
     for (const std::string name : {"mlp", "convnet", "resnet20", "blocks"})
       networks.emplace_back(name, layers(name, type));
+    networks.emplace_back("images", images(type));
+    networks.emplace_back("recurrent", recurrent(type));
     for (auto& [name, spec] : networks) {
       declare_scratch(&spec);
       for (const int every : {0, 1, 2}) {  // units that run again

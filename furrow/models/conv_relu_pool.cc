@@ -62,12 +62,6 @@ void describe_conv_relu_pool(plan::Unit& unit) {
   unit.deferred_bytes = border_bytes(unit, unit.output) + unit.saved_bytes;
   unit.kept_saved_bytes = unit.saved_bytes;
   unit.kept_grad_bytes = border_bytes(unit, unit.output);
-  if (number_bytes(unit) == kFloatBytes) return;
-  // It multiplies float32 copies: of the weight, of what it reads and gives, and of their gradients.
-  const int64_t copies =
-      (border_bytes(unit, unit.input) + border_bytes(unit, unit.output)) / number_bytes(unit) * kFloatBytes;
-  unit.forward_scratch = unit.backward_scratch = {copies, s.out_channels * fan_in * kFloatBytes};
-  unit.weight_scratch = {copies, 0};
 }
 
 }  // namespace furrow::models

@@ -100,8 +100,6 @@ constexpr AttributeForm kBottleneckBlock[] = {{"in_channels", Type::kInteger, "@
                                               {"eps", Type::kReal, "1e-5"}};
 constexpr AttributeForm kPoolLinear[] = {{"channels", Type::kInteger, "@channels"}, {"out", Type::kInteger}};
 
-constexpr AttributeForm kLatent[] = {{"width", Type::kInteger}};
-
 constexpr AttributeForm kConvLayer[] = {{"in_channels", Type::kInteger, "@channels"},
                                         {"out_channels", Type::kInteger},
                                         {"kernel", Type::kInteger},
@@ -134,7 +132,6 @@ constexpr KindForm kForms[] = {
     {"residual_block", kResidualBlock},
     {"bottleneck_block", kBottleneckBlock},
     {"pool_linear", kPoolLinear},
-    {"latent", kLatent},
     {"conv", kConvLayer},
     {"activation", kActivation},
     {"dropout", kDropout},
@@ -242,7 +239,18 @@ plan::Attributes attributes_of(Surroundings at, const Entry& entry, const KindFo
   return attributes;
 }
 
+// A list learns the targets of samples, of which noise has nothing.
+void refuse_noise(const config::Model& model, const Entry& entry) {
+  if (entry.kind != "latent") return;
+  model_error(model,
+              fmt::format("unit '{}': latent gives noise, whatever the sample is, so what reads it could "
+                          "learn nothing of the samples: leave the unit out, or use [model] name = gan, "
+                          "whose generator begins with it",
+                          entry.text));
+}
+
 const KindForm& form_of(const config::Model& model, const Entry& entry) {
+  refuse_noise(model, entry);
   std::vector<std::string> known;
   for (const KindForm& form : kForms) {
     if (form.kind == entry.kind) return form;

@@ -23,6 +23,7 @@ struct KindForm {
   std::span<const AttributeForm> attributes;
 };
 
-std::span<const KindForm> kind_forms();  // one for each row of kinds.cc
+// One for each row of kinds.cc but "latent": no list begins with noise.
+std::span<const KindForm> kind_forms();
 
 }  // namespace furrow::models

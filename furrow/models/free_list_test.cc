@@ -41,6 +41,7 @@ TEST(FreeList, EveryKindHasAForm) {
   std::set<std::string_view> named, forms;
   for (const Kind& kind : models::kinds()) named.insert(kind.name);
   for (const KindForm& form : kind_forms()) forms.insert(form.kind);
+  EXPECT_EQ(named.erase("latent"), 1u) << "a generator's alone";
   EXPECT_EQ(named, forms);
 }
 
@@ -74,6 +75,15 @@ TEST(FreeList, FillsInWhatFollowsFromTheData) {
   EXPECT_EQ(plan::attribute<int64_t>(spec.units[2], "layers"), 2);
   EXPECT_EQ(plan::attribute<int64_t>(spec.units[3], "in"), 16);
   EXPECT_EQ(spec.units[4].output.shape, (Shape{-1, 16, 27}));
+}
+
+TEST(FreeList, LearnsNothingOfNoise) {
+  const std::string error = error_of({"z: latent width=8", "fc: linear out=classes"});
+  EXPECT_THAT(error, HasSubstr("unit 'z: latent width=8': latent gives noise, whatever the sample is"));
+  EXPECT_THAT(error, HasSubstr("leave the unit out, or use [model] name = gan"));
+  EXPECT_THAT(error_of({"c: linear out=8", "z: latent width=8", "fc: linear out=classes"}),
+              HasSubstr("latent gives noise"));
+  EXPECT_EQ(error_of({"latent: linear out=classes"}), "no error") << "a name is no kind";
 }
 
 TEST(FreeList, MistakesNameTheUnit) {

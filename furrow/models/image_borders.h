@@ -1,23 +1,26 @@
-// Where a unit gets an image, or its gradient, otherwise than its block reads it.  Internal to models.
+// Where a unit gets an image, or its gradient, otherwise than its block reads it.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "furrow/plan/model_spec.h"
 #include "furrow/plan/unit_facts.h"
 
 namespace furrow::models {
 
-// Blocks read pixels with their channels side by side, or planes, one of each channel.  A batch has planes.
-// What comes in the other form they copy; images of one channel or of one pixel are both.
-struct BorderCopies {
-  bool input = false;     // of a first layer, or where a linear layer flattens pixels
-  bool gradient = false;  // of pixels, behind which planes are flattened
-};
-BorderCopies border_copies(const plan::ModelSpec& spec, const plan::ModelFacts& facts, size_t unit);
+// Planes, one of each channel, or pixels with their channels side by side.  Images of one channel or of one
+// pixel are both.
+enum class ImageForm : uint8_t { kPlanes, kPixels };
 
-// What they add to a unit that has no row in block_memory.cc.  `asks`: its source asks for a gradient.
-void copy_input(plan::Unit* unit);
-void copy_gradient(bool asks, plan::Unit* unit);
+// What comes in the other form than the block reads is copied.
+struct ImageBorders {
+  ImageForm comes = ImageForm::kPlanes, reads = ImageForm::kPlanes;  // its input
+  ImageForm gives = ImageForm::kPlanes;  // its output, and so the gradient it reads
+  ImageForm gradient_comes = ImageForm::kPlanes;
+  bool copies_input() const { return comes != reads; }
+  bool copies_gradient() const { return gradient_comes != gives; }
+};
+ImageBorders image_borders(const plan::ModelSpec& spec, const plan::ModelFacts& facts, size_t unit);
 
 }  // namespace furrow::models

@@ -10,12 +10,6 @@ namespace {
 
 constexpr double kLeakySlope = 0.01;  // PyTorch's
 
-int64_t elements_of(const plan::TensorSpec& border) {
-  int64_t elements = 1;
-  for (size_t i = 1; i < border.shape.size(); ++i) elements *= border.shape[i];
-  return elements;
-}
-
 // Numbers of any shape, whole on every rank.
 void read_numbers(plan::Unit& unit) {
   if (unit.input.dtype != DType::kF32 || unit.input.shape.size() < 2)
@@ -28,8 +22,6 @@ Window window_of(const plan::Unit& unit) {
   return {kernel, stride == 0 ? kernel : stride, count_of(unit, "padding")};
 }
 
-// What a pool works on between its 16-bit input and output: nothing forward, sums of the input's size
-// backward.
 Image pooled(plan::Unit& unit) {
   constexpr int64_t kLargest = 15;
   const Image in = input_image(unit);
@@ -44,14 +36,6 @@ Image pooled(plan::Unit& unit) {
   const Image out = slide(unit, in, window, in.channels);
   unit.output = out.spec();
   return out;
-}
-
-// A norm's copies of 16-bit numbers: what it reads and gives, and backward the gradient too.
-void add_norm_copies(plan::Unit& unit) {
-  if (number_bytes(unit) == kFloatBytes) return;
-  const int64_t wide = elements_of(unit.input) * kFloatBytes;
-  unit.forward_scratch.sample_bytes = 2 * wide;
-  unit.backward_scratch.sample_bytes = 3 * wide;
 }
 
 }  // namespace
@@ -79,10 +63,6 @@ void describe_conv(plan::Unit& unit) {
   unit.deferred_bytes = output;
   // The gradient that comes is the convolution's where nothing lies between.
   if (act == "none") unit.kept_grad_bytes = output;
-  // The convolution's own output until it has its bias and activation, and leaky_relu's is a third.
-  const bool bias = flag(unit, "bias");
-  if (act != "none" || bias) unit.forward_scratch.sample_bytes = output;
-  if (act == "leaky_relu" && bias) unit.forward_scratch.sample_bytes += output;
 }
 
 // activation(x), of numbers of any shape.
@@ -101,9 +81,6 @@ void describe_dropout(plan::Unit& unit) {
   read_numbers(unit);
   probability(unit, "p");
   unit.output = {DType::kF32, unit.input.shape};
-  if (number_bytes(unit) == kFloatBytes) return;
-  const int64_t wide = elements_of(unit.input) * kFloatBytes;
-  unit.forward_scratch.sample_bytes = unit.backward_scratch.sample_bytes = 2 * wide;
 }
 
 // torch.nn.MaxPool2d: a byte of each output says where its gradient goes.
@@ -127,8 +104,7 @@ void describe_layer_norm(plan::Unit& unit) {
   add_parameter(unit, "weight", {width}, ones());
   if (flag(unit, "bias")) add_parameter(unit, "bias", {width}, zeros());
   unit.output = {DType::kF32, unit.input.shape};
-  unit.saved_bytes = elements_of(unit.input) / width * 2 * kFloatBytes;
-  add_norm_copies(unit);
+  unit.saved_bytes = numbers_of(unit.input) / width * 2 * kFloatBytes;
 }
 
 // torch.nn.GroupNorm over the channels of an image.  Parameters weight and bias.
@@ -145,9 +121,6 @@ void describe_group_norm(plan::Unit& unit) {
   add_parameter(unit, "bias", {in.channels}, zeros());
   unit.output = in.spec();
   unit.saved_bytes = groups * 2 * kFloatBytes;
-  add_norm_copies(unit);
-  // The copy of what comes is gone before the gradient of 16 bits is made.
-  if (number_bytes(unit) < kFloatBytes) unit.backward_scratch.sample_bytes -= border_bytes(unit, unit.input);
 }
 
 // torch.nn.BatchNorm2d over the channels of an image, or BatchNorm1d over those of a row, and an activation.
@@ -159,13 +132,7 @@ void describe_batch_norm(plan::Unit& unit) {
   positive(unit, "eps");
   add_batch_norm(unit, "", unit.input.shape[1]);
   unit.output = {DType::kF32, unit.input.shape};
-  const std::string act = activation(unit);
-  if (act == "none" || act == "relu") return;  // one pass does both
-  // The norm's output is gone behind forward, the slopes before the norm's own backward.
-  const int64_t output = border_bytes(unit, unit.output);
-  unit.saved_bytes = keeps_slope(act) ? output : 0;
-  unit.forward_scratch.sample_bytes = output;
-  unit.backward_scratch.sample_bytes = output - unit.saved_bytes;
+  unit.saved_bytes = keeps_slope(activation(unit)) ? border_bytes(unit, unit.output) : 0;
 }
 
 }  // namespace furrow::models

@@ -64,7 +64,6 @@ void describe_linear(plan::Unit& unit) {
   unit.flops = {flops, flops, flops};
   unit.saved_bytes = keeps_slope(act) ? rows * out * number_bytes(unit) : 0;
   unit.deferred_bytes = rows * out * number_bytes(unit);
-  if (!in_product(act)) unit.forward_scratch.sample_bytes = unit.deferred_bytes;
   if (act == "none") unit.kept_grad_bytes = unit.deferred_bytes;
   cut(unit, rows_cut, rows);
 }

@@ -28,8 +28,7 @@ struct Layers {
   std::string_view kind;
   AdapterForm form = AdapterForm::kLinear;
   std::array<std::string_view, 7> weights;
-  std::string_view reads;    // by weight: those of one letter read one tensor, kUnitInput the unit's own
-  bool one_of_many = false;  // behind it, backward lets go of more than an adapter needs
+  std::string_view reads;  // by weight: those of one letter read one tensor, kUnitInput the unit's own
 };
 constexpr char kUnitInput = 'x';
 constexpr Layers kLayers[] = {
@@ -37,15 +36,13 @@ constexpr Layers kLayers[] = {
     {"transformer_block",
      AdapterForm::kLinear,
      {"attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight"},
-     "abcd",
-     true},
+     "abcd"},
     {"lm_head", AdapterForm::kLinear, {"lm_head.weight"}, "a"},
     {"llama_block",
      AdapterForm::kLinear,
      {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight",
       "self_attn.o_proj.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"},
-     "aaabccd",
-     true},
+     "aaabccd"},
     {"llama_head", AdapterForm::kLinear, {"lm_head.weight"}, "a"},
     {"pool_linear", AdapterForm::kLinear, {"weight"}, "a"},
     {"rnn", AdapterForm::kLinear, {"i2o.weight"}, "a"},
@@ -57,13 +54,11 @@ constexpr Layers kLayers[] = {
     {"residual_block",
      AdapterForm::kConvolution,
      {"conv1.weight", "conv2.weight", "downsample.0.weight"},
-     "xax",
-     true},
+     "xax"},
     {"bottleneck_block",
      AdapterForm::kConvolution,
      {"conv1.weight", "conv2.weight", "conv3.weight", "downsample.0.weight"},
-     "xabx",
-     true},
+     "xabx"},
     {"token_embedding", AdapterForm::kTable, {"wte.weight", "wpe.weight"}, "xx"},
     {"embedding", AdapterForm::kTable, {"weight"}, "x"},
 };
@@ -293,8 +288,7 @@ class UnitAdapters {
                    &unit_.parameters[static_cast<size_t>(adapter.b)]);
     const bool already = read_.find(place.reads) != std::string::npos;
     const int axis = unit_.tensor.possible ? weight.tensor_axis : -1;
-    const AdapterSurroundings where{
-        layers.form, layers.one_of_many, place.reads == kUnitInput, already, place.last, passes_, axis};
+    const AdapterSurroundings where{layers.form, place.reads == kUnitInput, already, place.last, axis};
     add_adapter_costs(matrices.sizes, where, &adapter, &unit_);
     read_ += place.reads;
     add_separate_pool(matrices.sizes.rows * matrices.sizes.out, &unit_);

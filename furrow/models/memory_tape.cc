@@ -7,11 +7,17 @@ namespace furrow::models {
 
 class MemoryTape::Block {
  public:
-  Block(int64_t bytes, MemoryTape* tape) : bytes_(bytes), number_(tape->made_++), tape_(*tape) {
+  Block(int64_t bytes, int64_t fixed, MemoryTape* tape)
+      : bytes_(bytes), fixed_(fixed), number_(tape->made_++), tape_(*tape) {
     tape_.live_ += bytes_;
-    tape_.peak_ = std::max(tape_.peak_, tape_.live_);
+    tape_.live_fixed_ += fixed_;
+    if (tape_.all(tape_.live_, tape_.live_fixed_) > tape_.all(tape_.peak_, tape_.peak_fixed_))
+      tape_.reset_peak();
   }
-  ~Block() { tape_.live_ -= bytes_; }
+  ~Block() {
+    tape_.live_ -= bytes_;
+    tape_.live_fixed_ -= fixed_;
+  }
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
 
@@ -19,11 +25,13 @@ class MemoryTape::Block {
   int64_t number() const { return number_; }
 
  private:
-  int64_t bytes_, number_;
+  int64_t bytes_, fixed_, number_;
   MemoryTape& tape_;
 };
 
-MemoryTape::Memory MemoryTape::make(int64_t bytes) { return std::make_shared<Block>(bytes, this); }
+MemoryTape::Memory MemoryTape::make(int64_t bytes, int64_t fixed) {
+  return std::make_shared<Block>(bytes, fixed, this);
+}
 
 int64_t MemoryTape::bytes_of(const Memory& memory) { return memory->bytes(); }
 int64_t MemoryTape::number_of(const Memory& memory) { return memory->number(); }
@@ -53,9 +61,9 @@ void MemoryTape::add(Memory gradient, Memory* sum) {
 }
 
 // Operations run from the last to the first, as autograd takes the youngest that is ready.
-MemoryTape::Memory MemoryTape::backward(const Tensor& output, const Memory& gradient, const Tensor& leaf) {
+MemoryTape::Memory MemoryTape::backward(const Tensor& output, Memory gradient, const Tensor& leaf) {
   std::vector<Memory> gradients(nodes_.size());
-  if (output.needs_gradient()) gradients[static_cast<size_t>(output.node)] = gradient;
+  if (output.needs_gradient()) gradients[static_cast<size_t>(output.node)] = std::move(gradient);
   for (size_t n = nodes_.size(); n-- > 0;) {
     if (gradients[n] == nullptr || nodes_[n].backward == nullptr) continue;
     std::vector<Memory> results;

@@ -12,21 +12,30 @@
 
 namespace furrow::models {
 
-// Counts what lives.
+// Counts what lives: bytes of a sample, and apart from those bytes of any microbatch, such as gradients of
+// biases.
 class MemoryTape {
  public:
   class Block;
   using Memory = std::shared_ptr<Block>;  // null: none
 
-  MemoryTape() = default;
+  // `samples`: of the microbatch whose most is asked for; of a large one, what is fixed hardly counts.
+  explicit MemoryTape(int64_t samples) : samples_(samples) {}
   MemoryTape(const MemoryTape&) = delete;
   MemoryTape& operator=(const MemoryTape&) = delete;
 
-  Memory make(int64_t bytes);
+  Memory make(int64_t bytes, int64_t fixed = 0);
+  int64_t samples() const { return samples_; }
   int64_t live() const { return live_; }
-  int64_t peak() const { return peak_; }  // since the last reset
-  void reset_peak() { peak_ = live_; }
-  static int64_t bytes_of(const Memory& memory);
+  int64_t live_fixed() const { return live_fixed_; }
+  // When all of the microbatch was at its most since the last reset, a sample's and what is fixed.
+  int64_t peak() const { return peak_; }
+  int64_t peak_fixed() const { return peak_fixed_; }
+  void reset_peak() {
+    peak_ = live_;
+    peak_fixed_ = live_fixed_;
+  }
+  static int64_t bytes_of(const Memory& memory);  // of a sample
   // How many have been made: memory that there was is of a lower number than what comes.
   int64_t made() const { return made_; }
   static int64_t number_of(const Memory& memory);
@@ -44,7 +53,7 @@ class MemoryTape {
   // The output of an operation.  `trains`: it reads a parameter that asks for a gradient.
   Tensor record(Memory output, const std::vector<Tensor>& inputs, bool trains, Backward backward);
   // From the gradient of `output` to that of the leaf; none where nothing on the way asks for it.
-  Memory backward(const Tensor& output, const Memory& gradient, const Tensor& leaf);
+  Memory backward(const Tensor& output, Memory gradient, const Tensor& leaf);
 
  private:
   struct Node {
@@ -54,7 +63,10 @@ class MemoryTape {
 
   void add(Memory gradient, Memory* sum);
 
-  int64_t live_ = 0, peak_ = 0, made_ = 0;
+  int64_t all(int64_t bytes, int64_t fixed) const { return bytes * samples_ + fixed; }
+
+  const int64_t samples_;
+  int64_t live_ = 0, live_fixed_ = 0, peak_ = 0, peak_fixed_ = 0, made_ = 0;
   std::vector<Node> nodes_;
 };
 

@@ -22,7 +22,7 @@ plan::ModelSpec trained_network(const config::Config& config, const DataShape& d
   reduce_in(precision_of(config.training.mixed_precision_reduce), &spec);
   apply_lora(config.lora, &spec);
   plan::apply_optimizer(config.optimizer, &spec);
-  declare_scratch(&spec);
+  declare_scratch(&spec, training.local_batch_size);
   if (training.device != "cpu") declare_compositions(config, &spec);
   spec.averages_statistics = config.ema.decay > 0;
   for (plan::Unit& unit : spec.units) unit.offload = config.training.enable_cpu_offload;

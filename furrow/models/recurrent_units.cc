@@ -2,8 +2,6 @@
 // tutorials; initial values are PyTorch's default for linear layers.
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "furrow/models/specs.h"
 #include "furrow/models/unit_builder.h"
 
@@ -20,20 +18,6 @@ int64_t time_of(const plan::Unit& unit, int64_t in) {
 void add_layer(plan::Unit& unit, const std::string& name, int64_t out, int64_t in) {
   add_parameter(unit, name + ".weight", {out, in}, uniform_fan_in(in));
   add_parameter(unit, name + ".bias", {out}, uniform_fan_in(in));
-}
-
-// Behind the other costs.  Forward the layer's own output, whose place the dropped one takes; of 16 bits,
-// float32 copies under the mask.  Backward the gradient behind the mask, which is deferred or the layer's
-// own; its copies go before the input's gradient is there.
-void add_dropout(plan::Unit& unit, bool deferred) {
-  if (!unit.attributes.contains("dropout") || probability(unit, "dropout") == 0) return;
-  const int64_t output = border_bytes(unit, unit.output), own = deferred ? 0 : output;
-  const int64_t copies =
-      number_bytes(unit) < kFloatBytes ? 2 * (output / number_bytes(unit) * kFloatBytes) : 0;
-  unit.forward_scratch.sample_bytes += output + copies;
-  int64_t& backward = unit.backward_scratch.sample_bytes;
-  backward = std::max(backward + own, own + copies - border_bytes(unit, unit.input));
-  unit.kept_grad_bytes = 0;
 }
 
 plan::Flops products(int64_t time, int64_t in, int64_t out) {
@@ -54,12 +38,10 @@ void describe_rnn(plan::Unit& unit) {
   const int64_t bytes = number_bytes(unit);
   // The concatenation and h, which become the concatenation and the gradient of i2h's output.
   unit.saved_bytes = unit.kept_saved_bytes = time * (both + hidden) * bytes;
-  unit.kept_grad_bytes = time * out * bytes;
-  unit.deferred_bytes = unit.kept_saved_bytes + unit.kept_grad_bytes;
-  // Backward: the gradient of the concatenation; of 16 bits, that of the input in float32 beside it.
-  unit.backward_scratch.sample_bytes = time * both * bytes;
-  if (bytes < kFloatBytes) unit.backward_scratch.sample_bytes += time * in * kFloatBytes;
-  add_dropout(unit, /*deferred=*/true);
+  unit.deferred_bytes = unit.kept_saved_bytes + time * out * bytes;
+  // Behind a mask the gradient is another than came.
+  const bool drops = unit.attributes.contains("dropout") && probability(unit, "dropout") > 0;
+  unit.kept_grad_bytes = drops ? 0 : time * out * bytes;
 }
 
 // The four gates are i2h(concatenation), i, f, g, o in PyTorch's order; output h: [-1, time, hidden].
@@ -73,7 +55,7 @@ void describe_lstm(plan::Unit& unit) {
   // The concatenation, the gates and the cell, of which the concatenation and the gates' gradient stay.
   unit.saved_bytes = time * (both + 5 * hidden) * bytes;
   unit.deferred_bytes = unit.kept_saved_bytes = time * (both + 4 * hidden) * bytes;
-  add_dropout(unit, /*deferred=*/false);
+  if (unit.attributes.contains("dropout")) probability(unit, "dropout");
 }
 
 }  // namespace furrow::models

@@ -19,6 +19,7 @@ Tensor SizedOperations::linear_with_adapter(const Tensor& x, int64_t in, const S
   Product product{read, layer.out, layer.trains};
   product.wide_gradient = wide;
   product.wide_output = rows;
+  product.bias = layer.bias;
   const Tensor z = sum(plain(input, product), adapted(input, read, layer, {false, wide, rows}));
   return activated(rows ? summed_parts(z, layer) : z, layer.out, activation);
 }
@@ -46,7 +47,8 @@ Tensor SizedOperations::summed_parts(const Tensor& part, const SizedLayer& layer
 Tensor SizedOperations::dropped(const Tensor& x, int64_t in, const SizedLayer& layer, bool wide) {
   if (layer.adapter->dropout == 0) return x;
   if (!wide) {
-    return tape_.record(all_masked(x.memory, in), {x}, false,
+    const Memory from = read(x, in);
+    return tape_.record(all_masked(from, in), {x}, false,
                         [this, in](const Memory& dy) { return std::vector{all_masked(dy, in)}; });
   }
   const Tensor widened =
@@ -62,10 +64,10 @@ Tensor SizedOperations::scaled(const Tensor& thin, int64_t columns) {
 
 Tensor SizedOperations::adapted(const Tensor& x, int64_t in, const SizedLayer& layer,
                                 const AdapterTypes& form) {
-  Product a{in, layer.rank, layer.adapter_trains};
+  Product a{in, layer.rank, layer.a_trains};
   a.wide_gradient = form.wide_input;
   a.reads_wide = form.wide_input && layer.adapter->dropout > 0;
-  Product b{layer.rank, layer.out, layer.adapter_trains};
+  Product b{layer.rank, layer.out, layer.b_trains};
   b.strided = form.strided;
   b.wide_output = form.wide_output;
   const Tensor kept = dropped(x, in, layer, form.wide_input);
@@ -78,20 +80,19 @@ Tensor SizedOperations::adapted(const Tensor& x, int64_t in, const SizedLayer& l
 Tensor SizedOperations::looked_up(const SizedLayer& table, int64_t columns, bool cut) {
   constexpr int64_t kIdBytes = 8, kAbsentBytes = 1;
   const int64_t rows = cut ? all_rows_ : rows_, rank = table.rank;
-  const bool trains = table.adapter_trains;
   const auto make = [this, rows](int64_t count) { return tape_.make(rows * count * bytes_); };
   const Memory ids = tape_.make(rows * (kIdBytes + (cut ? kAbsentBytes : 0)));
   Memory found = make(rank);
   const Memory own = cut ? make(rank) : found;
   found.reset();
-  const Tensor thin = tape_.record(own, {}, trains_, [this, ids, trains](const Memory& dy) {
+  const Tensor thin = tape_.record(own, {}, trains_, [this, ids, trains = table.a_trains](const Memory& dy) {
     defer(trains, ids, dy);
     return std::vector<Memory>{};
   });
   const Tensor scaled = tape_.record(make(rank), {thin}, false,
                                      [make, rank](const Memory&) { return std::vector{make(rank)}; });
   return tape_.record(make(columns), {scaled}, trains_,
-                      [this, make, rank, trains, kept = scaled.memory](const Memory& dy) {
+                      [this, make, rank, trains = table.b_trains, kept = scaled.memory](const Memory& dy) {
                         defer(trains, kept, dy);
                         return std::vector{make(rank)};
                       });
@@ -117,17 +118,17 @@ Tensor SizedOperations::adapters_side_by_side(const Tensor& x, int64_t in,
 }
 
 Tensor SizedOperations::convolution(const Tensor& x, int64_t in, const SizedLayer& layer, int64_t thin) {
-  const Tensor base = plain_convolution(x, in, layer.out, layer.trains);
+  const Tensor base = plain_convolution(x, {in, layer.out, layer.weight, layer.trains});
   const Tensor kept = dropped(x, in, layer, false);
-  const Tensor behind = plain_convolution(kept, in, thin, layer.adapter_trains);
-  return sum(base, plain_convolution(scaled(behind, thin), thin, layer.out, layer.adapter_trains));
+  const Tensor behind = plain_convolution(kept, {in, thin, layer.a, layer.a_trains});
+  return sum(base, plain_convolution(scaled(behind, thin), {thin, layer.out, layer.b, layer.b_trains}));
 }
 
 // What drops has pixels side by side, and reads and gives copies where several channels are.
-Tensor SizedOperations::image_dropped(const Tensor& x, int64_t in, bool copies) {
+Tensor SizedOperations::image_dropped(const Tensor& x, int64_t in, bool copies, bool copies_gradient) {
   const Memory dense = copies ? numbers(in) : x.memory;
-  return tape_.record(masked(dense, in), {x}, false, [this, in, copies](const Memory& dy) {
-    const Memory pixels = copies ? numbers(in) : dy;
+  return tape_.record(masked(dense, in), {x}, false, [this, in, copies_gradient](const Memory& dy) {
+    const Memory pixels = copies_gradient ? numbers(in) : dy;
     return std::vector{masked(pixels, in)};
   });
 }
@@ -139,9 +140,9 @@ Tensor SizedOperations::strided_convolution(const Tensor& x, int64_t in, const S
   if (layer.adapter == nullptr) return base;
   const bool drops = layer.adapter->dropout > 0;
   const bool several = drops && unit_.parameters[static_cast<size_t>(layer.adapter->a)].shape[1] > 1;
-  const Tensor kept = drops ? image_dropped(x, in, several && !planes) : x;
-  const Tensor behind = image_convolution(kept, in, thin, layer.adapter_trains, drops ? several : planes);
-  return sum(base, image_convolution(scaled(behind, thin), thin, layer.out, layer.adapter_trains));
+  const Tensor kept = drops ? image_dropped(x, in, several && !planes, several) : x;
+  const Tensor behind = image_convolution(kept, in, thin, layer.a_trains, drops ? several : planes);
+  return sum(base, image_convolution(scaled(behind, thin), thin, layer.out, layer.b_trains));
 }
 
 }  // namespace furrow::models

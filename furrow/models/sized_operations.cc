@@ -1,6 +1,7 @@
 #include "furrow/models/sized_operations.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 namespace furrow::models {
@@ -17,13 +18,14 @@ bool any_trains(const plan::Unit& unit) { return std::ranges::any_of(unit.parame
 
 }  // namespace
 
-SizedOperations::SizedOperations(const plan::Unit& unit, int64_t rows, bool shares_positions)
+SizedOperations::SizedOperations(const plan::Unit& unit, int64_t rows, bool shares_positions, int64_t samples)
     : unit_(unit),
       rows_(rows),
       degree_(unit.tensor_degree),
       all_rows_(shares_positions ? rows * degree_ : rows),
       bytes_(number_bytes(unit)),
-      trains_(any_trains(unit)) {}
+      trains_(any_trains(unit)),
+      tape_(samples) {}
 
 SizedLayer SizedOperations::layer(std::string_view name, int64_t out, SizedCut cut) const {
   SizedLayer layer;
@@ -32,17 +34,56 @@ SizedLayer SizedOperations::layer(std::string_view name, int64_t out, SizedCut c
   for (size_t i = 0; i < unit_.parameters.size(); ++i) {
     if (!unit_.parameters[i].name.ends_with(name)) continue;
     layer.trains = is_trained(unit_.parameters[i]);
+    layer.weight = unit_.parameters[i].size();
+    layer.bias = vector(unit_.parameters[i].name.substr(0, unit_.parameters[i].name.rfind('.') + 1) + "bias");
     for (const plan::Adapter& adapter : unit_.adapters) {
       if (adapter.weight != static_cast<int>(i)) continue;
       const plan::Parameter &a = unit_.parameters[static_cast<size_t>(adapter.a)],
                             &b = unit_.parameters[static_cast<size_t>(adapter.b)];
       layer.adapter = &adapter;
       layer.rank = a.shape[0];
-      layer.adapter_trains = is_trained(a) || is_trained(b);
+      layer.a = a.size();
+      layer.b = b.size();
+      layer.a_trains = is_trained(a);
+      layer.b_trains = is_trained(b);
     }
     break;
   }
   return layer;
+}
+
+SizedVector SizedOperations::vector(std::string_view end_of_name) const {
+  for (const plan::Parameter& parameter : unit_.parameters) {
+    if (parameter.shape.size() == 1 && parameter.name.ends_with(end_of_name))
+      return {parameter.size(), is_trained(parameter)};
+  }
+  return {};
+}
+
+SizedNorm SizedOperations::norm_parameters(const std::string& prefix) const {
+  return {vector(prefix + "weight"), vector(prefix + "bias")};
+}
+
+Memory SizedOperations::put(const SizedVector& vector) {
+  const Memory gradient = tape_.make(0, vector.elements * kFloatBytes);
+  defer(vector.trains, gradient, nullptr);
+  return gradient;
+}
+
+// tensor/half_rows.h: blocks of a microbatch's rows, of which the last may be a part of one.
+std::vector<Memory> SizedOperations::put_sum(const SizedVector& vector, int64_t rows) {
+  std::vector<Memory> held{put(vector)};
+  if (!narrow()) return held;
+  constexpr int64_t kLeastRows = 32, kElements = 1 << 14;
+  const int64_t each = std::max(kLeastRows, kElements / std::max<int64_t>(vector.elements, 1));
+  const int64_t all = rows * tape_.samples(), block = vector.elements * kFloatBytes;
+  const int64_t bytes = (all + each - 1) / each * block, sample = all / each * block / tape_.samples();
+  held.push_back(tape_.make(sample, bytes - sample * tape_.samples()));
+  return held;
+}
+
+Memory SizedOperations::float_copy(int64_t elements) {
+  return narrow() ? tape_.make(0, elements * kFloatBytes) : nullptr;
 }
 
 Memory SizedOperations::masked(const Memory& x, int64_t columns) {
@@ -70,11 +111,33 @@ Memory SizedOperations::scattered_sum(int64_t columns) {
   return floats(columns);
 }
 
-Tensor SizedOperations::norm(const Tensor& x, int64_t columns, int64_t statistics) {
-  const Memory kept = floats(statistics), wide = widened(x.memory, columns), y = floats(columns);
+// What it reads once more is a copy of its own again.
+Tensor SizedOperations::norm(const Tensor& x, int64_t columns, int64_t statistics,
+                             const SizedNorm& parameters) {
+  const Memory kept = floats(statistics), from = read(x, columns),
+               weight = float_copy(parameters.weight.elements);
+  const Memory wide = narrow() || copies(x) ? floats(columns) : from, y = floats(columns);
   const Memory out = narrowed(y, columns);
-  return tape_.record(out, {x}, trains_, [this, x = x.memory, kept, columns](const Memory& dy) {
-    const Memory wide_dy = widened(dy, columns), wide_x = widened(x, columns), dx = floats(columns);
+  return tape_.record(out, {x}, trains_, [this, from, kept, weight, columns, parameters](const Memory& dy) {
+    const std::vector<Memory> held = put(parameters);
+    const Memory wide_dy = widened(dy, columns), wide_x = widened(from, columns), dx = floats(columns);
+    return std::vector{narrowed(dx, columns)};
+  });
+}
+
+// libtorch's, on float32 copies; what comes is converted for the call alone.
+Tensor SizedOperations::group_norm(const Tensor& x, int64_t columns, int64_t groups,
+                                   const SizedNorm& parameters) {
+  const Memory kept = floats(2 * groups), wide = widened(x.memory, columns), y = floats(columns);
+  floats(2 * parameters.weight.elements);  // sums of channels
+  const Memory out = narrowed(y, columns);
+  return tape_.record(out, {x}, trains_, [this, x = x.memory, kept, columns, parameters](const Memory& dy) {
+    const std::vector<Memory> held = put(parameters);
+    const Memory wide_x = widened(x, columns);
+    Memory wide_dy = widened(dy, columns), sums = floats(2 * parameters.weight.elements);
+    const Memory dx = floats(columns);
+    wide_dy.reset();
+    sums.reset();
     return std::vector{narrowed(dx, columns)};
   });
 }
@@ -83,7 +146,7 @@ Tensor SizedOperations::linear(const Tensor& x, int64_t in, const SizedLayer& la
                                KeptByActivation activation) {
   if (layer.adapter != nullptr) return linear_with_adapter(x, in, layer, activation);
   if (layer.cuts_inputs()) return summed(x, part(in), layer, activation);
-  return plain(x, {in, layer.out, layer.trains, activation, layer.cut});
+  return plain(x, {in, layer.out, layer.trains, activation, layer.cut, layer.bias});
 }
 
 Tensor SizedOperations::plain(const Tensor& x, const Product& p) {
@@ -97,7 +160,10 @@ Tensor SizedOperations::plain(const Tensor& x, const Product& p) {
   return tape_.record(y, {x}, trains_, [this, p, gate, asks, read](const Memory& given) {
     const bool copied = p.strided || (p.wide_output && narrow());
     const Memory dy = copied ? all_numbers(p.out) : given;
+    std::vector<Memory> sums;
+    if (p.bias.trains) sums = put_sum(p.bias, all_rows_);
     const Memory dz = p.activation != KeptByActivation::kNone ? all_numbers(p.out) : dy;
+    sums.clear();
     defer(p.trains, read, dz);
     return std::vector{asks ? input_gradient(p) : nullptr};
   });
@@ -122,7 +188,10 @@ Tensor SizedOperations::summed(const Tensor& x, int64_t in, const SizedLayer& la
   const Memory slope = slopes ? narrowed(wide_slope, layer.out) : nullptr, y = narrowed(sum, layer.out);
   const Memory gate = activation == KeptByActivation::kOutput ? y : slope;
   return tape_.record(y, {x}, trains_, [=, this, x = x.memory, kept = gate](const Memory& dy) {
+    std::vector<Memory> sums;
+    if (layer.bias.trains) sums = put_sum(layer.bias, rows_);
     const Memory dz = activation != KeptByActivation::kNone ? numbers(layer.out) : dy;
+    sums.clear();
     defer(layer.trains, x, scatters ? gathered(dz, layer.out) : dz);
     return std::vector{asks ? all_numbers(in) : nullptr};
   });
@@ -143,13 +212,17 @@ Tensor SizedOperations::plain_side_by_side(const Tensor& x, int64_t in, const st
                                            SizedCut cut, bool wide_gradient) {
   int64_t out = 0;
   bool trains = false;
+  SizedVector biases;
   for (const SizedLayer& layer : layers) {
     out += layer.out;
     trains = trains || layer.trains;
+    biases.trains = biases.trains || layer.bias.trains;
   }
+  biases.elements = out;  // in one sum
   const bool asks = x.needs_gradient(), gathers = cut == SizedCut::kPositionsToColumns;
   const Memory whole = gathers ? gathered(x.memory, in) : x.memory;
   return tape_.record(all_numbers(out), {x}, trains_, [=, this, x = whole](const Memory& dy) {
+    if (biases.trains) put_sum(biases, all_rows_);
     defer(trains, x, dy);
     if (!asks) return std::vector<Memory>{};
     Memory dx = all_floats(in);
@@ -159,12 +232,18 @@ Tensor SizedOperations::plain_side_by_side(const Tensor& x, int64_t in, const st
   });
 }
 
-Tensor SizedOperations::separate(const Tensor& x, int64_t columns, KeptByActivation kept) {
-  const Memory y = all_numbers(columns);
-  const bool slopes = recorded(x) && kept == KeptByActivation::kSlope;
-  const Memory gate = slopes ? all_numbers(columns) : y;
-  return tape_.record(y, {x}, false,
-                      [this, gate, columns](const Memory&) { return std::vector{all_numbers(columns)}; });
+Tensor SizedOperations::biased_activation(const Tensor& x, int64_t columns, KeptByActivation activation,
+                                          const SizedVector& bias) {
+  if (activation == KeptByActivation::kNone && bias.elements == 0) return x;
+  const Memory y = numbers(columns);
+  const bool slopes = recorded(x) && activation == KeptByActivation::kSlope;
+  const Memory slope = slopes ? numbers(columns) : nullptr;
+  const Memory gate = activation == KeptByActivation::kOutput ? y : slope;
+  return tape_.record(y, {x}, false, [=, this, kept = gate](const Memory& dy) {
+    std::vector<Memory> held;
+    if (trains_ && bias.elements > 0) held = put_sum(bias, rows_ * columns / bias.elements);
+    return std::vector{activation == KeptByActivation::kNone ? dy : numbers(columns)};
+  });
 }
 
 Tensor SizedOperations::activated(const Tensor& z, int64_t columns, KeptByActivation activation) {
@@ -205,33 +284,36 @@ Tensor SizedOperations::feed_forward(const Tensor& x, const FeedForward& f) {
   if (!narrow() && degree_ == 1 && !f.drops && !adapted(f.out) && std::ranges::none_of(f.in, adapted))
     return feed_forward_at_once(x, f);
   if (f.in.size() == 2) {
-    const Tensor both = side_by_side(norm(x, f.width, f.statistics), f.width, f.in);
+    const Tensor both = side_by_side(norm(x, f.width, f.statistics, f.norm), f.width, f.in);
     return add(x, linear(swiglu(both, f.hidden), f.hidden, f.out), f.width, f.drops);
   }
-  const Tensor h = linear(norm(x, f.width, f.statistics), f.width, f.in.front(), KeptByActivation::kSlope);
+  const Tensor h =
+      linear(norm(x, f.width, f.statistics, f.norm), f.width, f.in.front(), KeptByActivation::kSlope);
   return add(x, linear(h, f.hidden, f.out), f.width, f.drops);
 }
 
 Tensor SizedOperations::feed_forward_at_once(const Tensor& x, const FeedForward& f) {
   const bool gated = f.in.size() == 2;
   const int64_t inner = gated ? 2 * f.hidden : f.hidden;
-  bool in_trains = false;
-  for (const SizedLayer& layer : f.in) in_trains = in_trains || layer.trains;
   const Memory statistics = floats(f.statistics), normal = numbers(f.width),
                both = gated ? numbers(inner) : nullptr, h = numbers(f.hidden),
                slope = !gated && recorded(x) ? numbers(f.hidden) : nullptr;
   return tape_.record(numbers(f.width), {x}, trains_,
-                      [this, width = f.width, inner, in_trains, out_trains = f.out.trains, x = x.memory,
-                       statistics, normal, both, h, slope](const Memory& dy) {
-                        const Memory dz = numbers(inner);
-                        defer(in_trains, normal, dz);
-                        defer(out_trains, h, dy);
-                        return std::vector{numbers(width)};
+                      [this, f, inner, x = x.memory, statistics, normal, both, h, slope](const Memory& dy) {
+                        const Memory dz = numbers(inner), dx = numbers(f.width);
+                        const std::vector<Memory> held = put(f.norm);
+                        for (const SizedVector& bias : {f.in.front().bias, f.out.bias}) {
+                          if (bias.trains) put(bias);
+                        }
+                        for (const SizedLayer& layer : f.in) defer(layer.trains, normal, dz);
+                        defer(f.out.trains, h, dy);
+                        return std::vector{dx};
                       });
 }
 
 Tensor SizedOperations::dropout(const Tensor& x, int64_t columns) {
-  return tape_.record(masked(x.memory, columns), {x}, false,
+  const Memory from = read(x, columns);
+  return tape_.record(masked(from, columns), {x}, false,
                       [this, columns](const Memory& dy) { return std::vector{masked(dy, columns)}; });
 }
 
@@ -258,18 +340,18 @@ Tensor SizedOperations::cut_tables(int64_t columns, const SizedLayer& tokens, co
   return sum(sum_of_parts, looked_up(*positions, columns, /*cut=*/false));
 }
 
-Tensor SizedOperations::plain_convolution(const Tensor& x, int64_t in, int64_t out, bool trains,
-                                          int64_t codes) {
-  const Memory wide = widened(x.memory, in), y = floats(out);
+Tensor SizedOperations::plain_convolution(const Tensor& x, const SizedConvolution& c) {
+  const Memory from = read(x, c.in), y = floats(c.out), wide = widened(from, c.in),
+               weight = float_copy(c.weight);
   const bool asks = x.needs_gradient();
-  const Memory kept = recorded(x) && codes > 0 ? tape_.make(codes) : nullptr;
-  if (trains && narrow()) weight_peak_ = std::max(weight_peak_, rows_ * (in + out) * kFloatBytes);
-  return tape_.record(narrowed(y, out), {x}, trains_, [=, this, x = x.memory](const Memory& dy) {
-    defer(trains, x, dy);
-    defer(trains, kept, nullptr);
+  const Memory kept = recorded(x) && c.codes > 0 ? tape_.make(c.codes) : nullptr;
+  if (c.trains && narrow()) weight_peak_ = std::max(weight_peak_, rows_ * (c.in + c.out) * kFloatBytes);
+  return tape_.record(narrowed(y, c.out), {x}, trains_, [this, c, asks, from, kept](const Memory& dy) {
+    defer(c.trains, from, dy);
+    defer(c.trains, kept, nullptr);
     if (!asks) return std::vector<Memory>{};
-    const Memory wide_dy = widened(dy, out), dx = floats(in);
-    return std::vector{narrowed(dx, in)};
+    const Memory wide_dy = widened(dy, c.out), weight = float_copy(c.weight), dx = floats(c.in);
+    return std::vector{narrowed(dx, c.in)};
   });
 }
 
@@ -289,25 +371,33 @@ Tensor SizedOperations::image_convolution(const Tensor& x, int64_t in, int64_t o
   });
 }
 
-Tensor SizedOperations::batch_norm(const Tensor& x, int64_t columns, bool relu, const Tensor& residual) {
+Tensor SizedOperations::batch_norm(const Tensor& x, int64_t columns, const SizedNorm& parameters, bool relu,
+                                   const Tensor& residual) {
+  const int64_t channels = parameters.weight.elements;
+  const Memory from = read(x, columns), moments = tape_.make(0, 2 * channels * kFloatBytes),
+               weight = float_copy(channels), past = residual.memory ? read(residual, columns) : nullptr;
   const Memory y = numbers(columns);
   const bool both = residual.needs_gradient();
-  // A ReLU without a residual in it asks x again.
-  const auto kept = std::pair(x.memory, relu && residual.memory ? y : nullptr);
-  return tape_.record(y, {x, residual}, trains_, [this, kept, both, columns](const Memory&) {
+  // A ReLU without a residual in it asks x again, and the bias.
+  const Memory bias = relu && !residual.memory ? float_copy(channels) : nullptr;
+  const Memory kept = relu && residual.memory ? y : nullptr;
+  const auto held = std::tuple(from, moments, weight, bias, kept);
+  return tape_.record(y, {x, residual}, trains_, [this, held, both, columns, parameters](const Memory&) {
+    const std::vector<Memory> vectors = put(parameters);
     std::vector<Memory> gradients{numbers(columns), nullptr};
     if (both) gradients[1] = numbers(columns);
     return gradients;
   });
 }
 
-Tensor SizedOperations::subsampled(const Tensor& x, int64_t in, int64_t out) {
+Tensor SizedOperations::resampled(const Tensor& x, int64_t in, int64_t out) {
+  const Memory from = read(x, in);
   return tape_.record(numbers(out), {x}, false,
                       [this, in](const Memory&) { return std::vector{numbers(in)}; });
 }
 
 Tensor SizedOperations::max_pooled(const Tensor& x, int64_t in, int64_t out) {
-  const Memory y = numbers(out), places = tape_.make(rows_ * out);
+  const Memory from = read(x, in), y = numbers(out), places = tape_.make(rows_ * out);
   return tape_.record(y, {x}, false, [this, places, in](const Memory&) { return std::vector{numbers(in)}; });
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -17,21 +18,43 @@ enum class KeptByActivation : uint8_t { kNone, kOutput, kSlope };
 // What a tensor axis cuts of a layer, as tensor::Cut.
 enum class SizedCut : uint8_t { kNone, kColumns, kRows, kPositionsToColumns, kRowsToPositions };
 
+// A parameter of one dim, whose gradient backward puts: it stays where it is wanted.
+struct SizedVector {
+  int64_t elements = 0;  // 0: there is none
+  bool trains = false;
+};
+
+struct SizedNorm {
+  SizedVector weight, bias;
+};
+
 // What a layer has of a unit's parameters.
 struct SizedLayer {
   int64_t out = 0;      // of one rank
+  int64_t weight = 0;   // elements
   bool trains = false;  // the weight; its gradient is formed later
+  SizedVector bias = {};
   const plan::Adapter* adapter = nullptr;
   int64_t rank = 0;
-  bool adapter_trains = false;
+  int64_t a = 0, b = 0;  // elements of its matrices
+  bool a_trains = false, b_trains = false;
   SizedCut cut = SizedCut::kNone;  // over a tensor axis
 
   bool cuts_outputs() const { return cut == SizedCut::kColumns || cut == SizedCut::kPositionsToColumns; }
   bool cuts_inputs() const { return cut == SizedCut::kRows || cut == SizedCut::kRowsToPositions; }
 };
 
+// A convolution of images of so many elements.
+struct SizedConvolution {
+  int64_t in = 0, out = 0;
+  int64_t weight = 0;  // elements
+  bool trains = false;
+  int64_t codes = 0;  // bytes that say where its gradient goes
+};
+
 // The operations of tensor/ops_torch.h over one sample, rows x columns numbers each.  Of 16 bits those that
-// work on float32 copies make them here too; kernels' own scratch is not counted.  Of one rank of a tensor
+// work on float32 copies make them here too; kernels' own scratch is not counted.  An operation that reads
+// the block's input in another form than it comes in (image_borders.h) makes a copy.  Of one rank of a tensor
 // axis that shares positions, `rows` are its own; products and attention work on those of all ranks, of its
 // columns.  What a step holds longer than a call, operands of weights' gradients, stays until the end.
 class SizedOperations {
@@ -39,7 +62,8 @@ class SizedOperations {
   using Memory = MemoryTape::Memory;
   using Tensor = MemoryTape::Tensor;
 
-  SizedOperations(const plan::Unit& unit, int64_t rows, bool shares_positions);
+  // `samples`: as MemoryTape's.
+  SizedOperations(const plan::Unit& unit, int64_t rows, bool shares_positions, int64_t samples);
 
   MemoryTape& tape() { return tape_; }
   bool trains() const { return trains_; }
@@ -48,21 +72,20 @@ class SizedOperations {
   const std::vector<Memory>& deferred() const { return deferred_; }
   void forget_deferred() { deferred_.clear(); }
 
-  // What the block reads comes in another form than it reads it in (image_borders.h): whoever reads it makes
-  // a copy.
   void copy_input(Memory input) { copied_ = std::move(input); }
   bool copies(const Tensor& x) const { return copied_ != nullptr && x.memory == copied_; }
 
   SizedLayer layer(std::string_view name, int64_t out, SizedCut cut) const;
+  // "ln_1.": of ln_1.weight and ln_1.bias.
+  SizedNorm norm_parameters(const std::string& prefix) const;
 
   // layer_norm with two statistics of a row, rms_norm with one.
-  Tensor norm(const Tensor& x, int64_t columns, int64_t statistics);
+  Tensor norm(const Tensor& x, int64_t columns, int64_t statistics, const SizedNorm& parameters);
+  Tensor group_norm(const Tensor& x, int64_t columns, int64_t groups, const SizedNorm& parameters);
   Tensor linear(const Tensor& x, int64_t in, const SizedLayer& layer,
                 KeptByActivation activation = KeptByActivation::kNone);
   // Layers over one input, results side by side.
   Tensor side_by_side(const Tensor& x, int64_t in, const std::vector<SizedLayer>& layers);
-  // An activation that a block applies by itself.
-  Tensor separate(const Tensor& x, int64_t columns, KeptByActivation kept);
   // In the place of z.  A kept output is no more memory; a slope is.
   Tensor activated(const Tensor& z, int64_t columns, KeptByActivation activation);
   Tensor attention(const Tensor& qkv, int64_t qkv_columns, int64_t heads, int64_t columns);
@@ -72,26 +95,34 @@ class SizedOperations {
   // x + dropout(out(activation(in(norm(x))))), or swiglu() of two layers `in`; `hidden`: what out reads.
   struct FeedForward {
     int64_t width = 0, hidden = 0, statistics = 0;  // those of a row's norm
+    SizedNorm norm = {};
     std::vector<SizedLayer> in;
     SizedLayer out;
     bool drops = false;
   };
   Tensor feed_forward(const Tensor& x, const FeedForward& layers);
   Tensor dropout(const Tensor& x, int64_t columns);
+  // tensor::biased_activation: behind a bias where there is one.
+  Tensor biased_activation(const Tensor& x, int64_t columns, KeptByActivation activation,
+                           const SizedVector& bias = {});
+  // Recurrent layers; of a tanh cell [x_t, h_{t-1}].
+  Tensor lstm(const Tensor& x, int64_t in, const SizedLayer& layer);
+  Tensor recurrent_concatenation(const Tensor& x, int64_t in, const SizedLayer& layer);
   Tensor flattened(const Tensor& x, int64_t columns);  // a copy
   // Vectors of a table that a tensor axis cuts along its rows; `positions`, where not null: those of another,
   // which is whole, are added.
   Tensor cut_tables(int64_t columns, const SizedLayer& tokens, const SizedLayer* positions);
 
-  // conv2d of images of so many elements; `codes`: bytes that say where its gradient goes.
-  Tensor plain_convolution(const Tensor& x, int64_t in, int64_t out, bool trains, int64_t codes = 0);
+  Tensor plain_convolution(const Tensor& x, const SizedConvolution& c);  // conv2d
   // conv2d of an adapted layer, of images of so many elements; `thin`: those between the two matrices.
   Tensor convolution(const Tensor& x, int64_t in, const SizedLayer& layer, int64_t thin);
   Tensor pooled(const Tensor& x, int64_t in, int64_t out);  // 2x2 maxima and where they were
   // The same of images whose channels lie side by side, with an adapter or without.
   Tensor strided_convolution(const Tensor& x, int64_t in, const SizedLayer& layer, int64_t thin);
-  Tensor batch_norm(const Tensor& x, int64_t columns, bool relu, const Tensor& residual = {});
-  Tensor subsampled(const Tensor& x, int64_t in, int64_t out);
+  Tensor batch_norm(const Tensor& x, int64_t columns, const SizedNorm& parameters, bool relu,
+                    const Tensor& residual = {});
+  // Some of its pixels, or means of them.
+  Tensor resampled(const Tensor& x, int64_t in, int64_t out);
   Tensor max_pooled(const Tensor& x, int64_t in, int64_t out);
 
  private:
@@ -102,6 +133,7 @@ class SizedOperations {
     bool trains = false;
     KeptByActivation activation = KeptByActivation::kNone;
     SizedCut cut = SizedCut::kNone;
+    SizedVector bias = {};
     bool strided = false;        // its gradient is a part of another, which is copied
     bool reads_wide = false;     // float32, which is rounded
     bool wide_gradient = false;  // that of its input stays float32
@@ -125,6 +157,18 @@ class SizedOperations {
   Memory masked(const Memory& x, int64_t columns);
   Memory all_masked(const Memory& x, int64_t columns);
   void defer(bool trains, const Memory& x, const Memory& dy);
+  SizedVector vector(std::string_view end_of_name) const;
+  // Their gradients; what is not wanted goes with what is returned.
+  Memory put(const SizedVector& vector);
+  std::vector<Memory> put(const SizedNorm& norm) { return {put(norm.weight), put(norm.bias)}; }
+  // The same of a sum over so many rows of a sample; of 16 bits first those of blocks, which are returned
+  // too.
+  std::vector<Memory> put_sum(const SizedVector& vector, int64_t rows);
+  // The sum of a recurrent layer's weight and its adapter, for as long as a call.
+  Memory weight_with_adapter(const SizedLayer& layer);
+  void defer_recurrent(const SizedLayer& layer, const Memory& both, const Memory& gates);
+  Memory float_copy(int64_t elements);  // of a weight of 16 bits
+  Memory read(const Tensor& x, int64_t columns) { return copies(x) ? numbers(columns) : x.memory; }
 
   // Over a tensor axis: the positions of all ranks, and the own ones of a sum, each by way of a buffer in the
   // order of ranks.
@@ -137,7 +181,7 @@ class SizedOperations {
   Tensor plain_side_by_side(const Tensor& x, int64_t in, const std::vector<SizedLayer>& layers, SizedCut cut,
                             bool wide_gradient);
   Tensor image_convolution(const Tensor& x, int64_t in, int64_t out, bool trains, bool copies = false);
-  Tensor image_dropped(const Tensor& x, int64_t in, bool copies);
+  Tensor image_dropped(const Tensor& x, int64_t in, bool copies, bool copies_gradient);
   Tensor looked_up(const SizedLayer& table, int64_t columns, bool cut);
 
   // tensor/adapter.cc and axis_operations.cc.

@@ -49,8 +49,8 @@ bool trains(const plan::Parameter& parameter) { return !parameter.rule.frozen &&
 // One unit's forward and backward, with their memory counted.
 class Call {
  public:
-  Call(const plan::Unit& unit, bool passes, int64_t batch)
-      : unit_(unit), sink_(frozen_of(unit)), ids_(batch), axis_(unit.tensor_degree) {
+  Call(const plan::Unit& unit, const models::ImageBorders& borders, bool passes, int64_t batch)
+      : unit_(unit), borders_(borders), sink_(frozen_of(unit)), ids_(batch), axis_(unit.tensor_degree) {
     std::iota(ids_.begin(), ids_.end(), 0);
     const auto type = tensor::scalar_type(unit.compute);
     const bool trains = std::ranges::any_of(frozen_of(unit), [](bool frozen) { return !frozen; });
@@ -64,9 +64,8 @@ class Call {
     }
     std::vector<int64_t> sizes = unit.input.shape;
     sizes[0] = batch;
-    const bool image = sizes.size() == 4 && unit.output.shape.size() == 4 && unit.kind != "conv_relu_pool";
-    const auto format = image ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-    input_ = at::ones(sizes, at::TensorOptions().dtype(type)).contiguous(format).set_requires_grad(passes);
+    input_ = in_form(at::ones(sizes, at::TensorOptions().dtype(type)), borders.comes);
+    input_.set_requires_grad(passes);
     context_.training = true;
     context_.sample_ids = ids_;
     context_.sink = trains ? &sink_ : nullptr;
@@ -84,7 +83,8 @@ class Call {
     at::Tensor output = block->forward(input_, params_, context_);
     measured.forward_peak = peak() - before;
     measured.saved_bytes = held() - before - bytes(output);
-    at::Tensor gradient = at::ones_like(output);
+    if (!output.requires_grad()) return measured;
+    at::Tensor gradient = in_form(at::ones_like(output), borders_.gradient_comes);
     const int64_t begin = held();
     reset_memory_peaks();
     at::Tensor passed = backward(output, gradient);
@@ -103,6 +103,9 @@ class Call {
     for (const plan::Parameter& parameter : unit.parameters) frozen.push_back(!trains(parameter));
     return frozen;
   }
+  static at::Tensor in_form(const at::Tensor& x, models::ImageForm form) {
+    return form == models::ImageForm::kPixels ? x.contiguous(at::MemoryFormat::ChannelsLast) : x.contiguous();
+  }
   static int64_t bytes(const at::Tensor& x) { return static_cast<int64_t>(x.nbytes()); }
 
   at::Tensor backward(const at::Tensor& output, const at::Tensor& gradient) {
@@ -116,6 +119,7 @@ class Call {
   }
 
   const plan::Unit& unit_;
+  const models::ImageBorders borders_;
   tensor::GradientSink sink_;
   std::vector<int64_t> ids_;
   std::vector<tensor::Param> params_;
@@ -124,16 +128,11 @@ class Call {
   tensor::OpContext context_;
 };
 
-// Norms, biases and their gradients, which go by the unit and not by the sample; of rows of 16 bits those
-// are of blocks first (tensor/half_rows.cc).  A convolution of 16 bits has a float32 copy of its weight.
-int64_t fixed_bytes(const plan::Unit& unit, int64_t batch) {
-  constexpr int64_t kLeastRows = 32;
-  const int64_t blocks =
-      unit.kind == "linear" && unit.compute != DType::kF32 ? (batch + kLeastRows - 1) / kLeastRows : 0;
+// Norms, biases and their gradients, which go by the unit and not by the sample.
+int64_t fixed_bytes(const plan::Unit& unit) {
   int64_t bytes = 0;
   for (const plan::Parameter& parameter : unit.parameters)
-    bytes += parameter.shape.size() == 1 ? (2 + blocks) * parameter.size() * 4 : 0;
-  if (unit.kind == "conv_relu_pool" && unit.compute != DType::kF32) bytes += unit.parameters[0].size() * 4;
+    bytes += parameter.shape.size() == 1 ? 2 * parameter.size() * 4 : 0;
   return bytes;
 }
 
@@ -143,21 +142,26 @@ void expect_near(int64_t measured, int64_t said, int64_t fixed, const std::strin
 }
 
 void compare(const plan::ModelSpec& spec, const std::string& name, int64_t batch = kForm.batch) {
-  for (plan::Unit unit : spec.units) {
+  const plan::ModelFacts facts = plan::model_facts(spec);
+  for (size_t u = 0; u < spec.units.size(); ++u) {
+    plan::Unit unit = spec.units[u];
     if (!plan::is_number(unit.input.dtype)) continue;
+    const models::ImageBorders borders = models::image_borders(spec, facts, u);
     unit.input.dtype = unit.compute;  // as the executor converts it
     for (const bool passes : {true, false}) {
-      const models::CallMemory said = models::call_memory(unit, passes);
-      if (said.forward_peak == 0 || !(passes || std::ranges::any_of(unit.parameters, trains))) continue;
-      const models::CallMemory measured = Call(unit, passes, batch).run();
+      const models::CallMemory said = models::call_memory(unit, passes, borders, batch);
+      if (said.forward_peak == 0) continue;
+      const models::CallMemory measured = Call(unit, borders, passes, batch).run();
       const std::string what =
           fmt::format("{}, {}{}", name, unit.name, passes ? "" : " of an input without gradient");
-      const int64_t fixed = fixed_bytes(unit, batch);
+      const int64_t fixed = fixed_bytes(unit);
       expect_near(measured.saved_bytes, batch * said.saved_bytes, fixed, what + ", saved");
       expect_near(measured.deferred_bytes, batch * said.deferred_bytes, fixed, what + ", deferred");
       expect_near(measured.kept_grad_bytes, batch * said.kept_grad_bytes, 0, what + ", gradient kept");
-      expect_near(measured.forward_peak, batch * said.forward_peak, fixed, what + ", forward");
-      expect_near(measured.backward_peak, batch * said.backward_peak, fixed, what + ", backward");
+      expect_near(measured.forward_peak, batch * said.forward_peak + said.forward_fixed, fixed,
+                  what + ", forward");
+      expect_near(measured.backward_peak, batch * said.backward_peak + said.backward_fixed, fixed,
+                  what + ", backward");
     }
   }
 }
@@ -258,6 +262,8 @@ struct Layers {
   config::Lora lora = {};
   int ranks = 1;
   std::string frozen = {};  // as Form's
+  std::vector<std::string> units = {};
+  bool reads_text = false;
 };
 void PrintTo(const Layers& layers, std::ostream* out) { *out << layers.name; }
 
@@ -271,16 +277,16 @@ TEST_P(CallMemoryOfLayers, IsThatOfTheBlock) {
   model.activation = form.activation;
   model.hidden = {48, 32, 24};
   model.generator_hidden = model.discriminator_hidden = {48, 32};
-  if (form.architecture == "blocks")
-    model.units = {"stem: conv_norm out_channels=16 kernel=7 stride=2 pool=true",
-                   "r: residual_block out_channels=16", "fc: pool_linear out=classes"};
-  plan::ModelSpec spec = models::describe(model, {{DType::kF32, {-1, 1, 16, 16}}, 10});
+  model.units = form.units;
+  const plan::TensorSpec text{DType::kI64, {-1, 24}},
+      image{DType::kF32, {-1, form.units.empty() ? 1 : 3, 16, 16}};
+  plan::ModelSpec spec = models::describe(model, {form.reads_text ? text : image, 10});
   models::compute_in(type, &spec);
   models::apply_lora(form.lora, &spec);
   freeze(form.frozen, &spec);
   // Of layers of some numbers biases would else be a part that counts; codes are of 16 samples together.
   const bool few = form.architecture == "resnet20" || form.architecture == "blocks";
-  compare(form.ranks == 1 ? spec : part_of(spec, form.ranks), form.name, few ? kForm.batch : 256);
+  compare(form.ranks == 1 ? spec : part_of(spec, form.ranks), form.name, few ? 16 : 256);
 }
 
 std::vector<Layers> layers() {
@@ -299,7 +305,14 @@ std::vector<Layers> layers() {
   all.push_back({"mlp_frozen_weights", "mlp", "relu", {}, 1, "weight"});
   all.push_back({"convnet", "convnet"});
   all.push_back({"resnet20", "resnet20"});
-  all.push_back({"pooled_norm", "blocks"});
+  all.push_back({"pooled_norm",
+                 "blocks",
+                 "",
+                 {},
+                 1,
+                 "",
+                 {"stem: conv_norm out_channels=16 kernel=7 stride=2 pool=true",
+                  "r: residual_block out_channels=16", "fc: pool_linear out=classes"}});
   all.push_back({"resnet20_frozen_first", "resnet20", "relu", {}, 1, "conv1."});
   all.push_back({"gan_lora", "gan", "relu", lora(0, {"*"})});
   for (const double dropout : {0.0, 0.1})
@@ -307,6 +320,68 @@ std::vector<Layers> layers() {
                    lora(dropout, {"*"})});
   return all;
 }
+
+// Lists of units, whole, frozen and with adapters.
+std::vector<Layers> lists() {
+  const std::pair<std::string, std::vector<std::string>> images[] = {
+      {"convolutions",
+       {"c1: conv out_channels=16 kernel=3 padding=1 activation=silu",
+        "c2: conv out_channels=24 kernel=3 stride=2",
+        "c3: conv out_channels=16 kernel=3 padding=1 activation=relu bias=false",
+        "c4: conv out_channels=24 kernel=1 activation=leaky_relu", "a: activation activation=tanh",
+        "b: activation activation=leaky_relu", "d: dropout p=0.3",
+        "c5: conv out_channels=16 kernel=1 bias=false",
+        "q: conv_relu_pool out_channels=24 kernel=3 padding=1 pool=true", "fc: pool_linear out=classes"}},
+      {"norms",
+       {"n0: batch_norm", "c1: conv out_channels=16 kernel=3 padding=1", "n1: group_norm groups=4",
+        "p1: max_pool kernel=2", "n2: batch_norm activation=silu", "n3: layer_norm", "p2: avg_pool kernel=2",
+        "n4: batch_norm activation=relu", "n5: batch_norm activation=leaky_relu", "g: global_avg_pool",
+        "n6: batch_norm activation=tanh", "n7: layer_norm bias=false", "d: dropout",
+        "fc: linear out=classes"}}};
+  std::vector<Layers> all;
+  for (const auto& [name, units] : images) {
+    all.push_back({name, "blocks", "", {}, 1, "", units});
+    all.push_back({name + "_frozen", "blocks", "", {}, 1, "*", units});
+    all.push_back({name + "_frozen_biases", "blocks", "", {}, 1, "bias", units});
+  }
+  for (const double dropout : {0.0, 0.1})
+    all.push_back({fmt::format("convolutions_lora{}", dropout > 0 ? "_dropout" : ""), "blocks", "",
+                   lora(dropout, {"*"}), 1, "", images[0].second});
+  for (const std::string matrix : {"lora_A", "lora_B"})
+    all.push_back(
+        {"convolutions_frozen_" + matrix, "blocks", "", lora(0, {"*"}), 1, matrix, images[0].second});
+  const std::vector<std::string> recurrent = {"e: embedding width=48",
+                                              "l: lstm hidden=40",
+                                              "m: lstm hidden=32 dropout=0.2",
+                                              "n: layer_norm",
+                                              "r: rnn hidden=40 out=48 dropout=0.1",
+                                              "s: rnn hidden=32 out=classes"};
+  for (const std::string frozen : {"", "*", "i2h.weight", "i2o", "bias"})
+    all.push_back({fmt::format("recurrent{}", frozen.empty()  ? ""
+                                              : frozen == "*" ? "_frozen"
+                                                              : "_frozen_" + frozen.substr(0, 3)),
+                   "blocks",
+                   "",
+                   {},
+                   1,
+                   frozen,
+                   recurrent,
+                   true});
+  for (const std::string target : {"*", "i2h", "i2o"})
+    all.push_back({"recurrent_lora_" + (target == "*" ? "all" : target), "blocks", "", lora(0, {target}), 1,
+                   "", recurrent, true});
+  for (const std::string matrix : {"lora_A", "lora_B"})
+    all.push_back({"recurrent_frozen_" + matrix, "blocks", "", lora(0, {"*"}), 1, matrix, recurrent, true});
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Lists, CallMemoryOfLayers,
+                         ::testing::Combine(::testing::ValuesIn(lists()),
+                                            ::testing::Values(DType::kF32, DType::kBF16)),
+                         [](const auto& info) {
+                           return fmt::format("{}_{}", std::get<0>(info.param).name,
+                                              to_string(std::get<1>(info.param)));
+                         });
 
 INSTANTIATE_TEST_SUITE_P(All, CallMemoryOfLayers,
                          ::testing::Combine(::testing::ValuesIn(layers()),

@@ -31,6 +31,7 @@ struct Network {
   int rank = 2;            // of adapters
   int characters = 26;     // of the text
   bool colours = false;    // images of three channels
+  Settings adapters = {};  // of a run with them
 };
 void PrintTo(const Network& network, std::ostream* out) { *out << network.name; }
 
@@ -159,7 +160,9 @@ TEST_P(HeldMemoryOfTheBest, IsAsPlanned) {
 class HeldMemoryOfAdapters : public HeldMemory {};
 
 TEST_P(HeldMemoryOfAdapters, IsAsPlanned) {
-  compare_all({"--lora.rank", std::to_string(GetParam().rank)}, " with adapters");
+  Settings settings = GetParam().adapters;
+  settings.insert(settings.end(), {"--lora.rank", std::to_string(GetParam().rank)});
+  compare_all(settings, " with adapters");
 }
 
 class HeldMemoryOfDistillation : public HeldMemory {};
@@ -267,6 +270,19 @@ normalize = false
 )",
                    kTypes,
                    {"--training.objective", "gan"}};
+// The gradient of a bias is as much as a sample that is generated.
+Network of_wide_bias() {
+  Network network = kGan;
+  network.name = "gan_of_a_wide_bias";
+  network.colours = true;
+  network.model.replace(network.model.find("latent = 100"), 12,
+                        "latent = 8\ngenerator_hidden = [16]\ndiscriminator_hidden = [16]");
+  for (const char* batch : {"local", "global"}) {
+    network.settings.push_back(fmt::format("--training.{}_batch_size", batch));
+    network.settings.push_back("4");
+  }
+  return network;
+}
 const Network kGpt{"gpt", false, "[model]\nname = 'gpt'\nwidth = 64\nlayers = 3\nheads = 4\n"};
 const Network kDropout{"gpt_dropout", false,
                        "[model]\nname = 'gpt'\nwidth = 64\nlayers = 2\nheads = 2\ndropout = 0.1\n"};
@@ -279,6 +295,45 @@ const Network kRnn{"rnn", false, "[model]\nname = 'rnn'\nwidth = 64\nlayers = 1\
 const Network kLstm{"lstm", false, "[model]\nname = 'lstm'\nwidth = 64\nlayers = 3\n"};
 const Network kLstmDropout{"lstm_dropout", false,
                            "[model]\nname = 'lstm'\nwidth = 64\nlayers = 3\ndropout = 0.2\n"};
+const Network kRecurrent{"recurrent", false, R"([model]
+name = "blocks"
+units = ["e: embedding width=64", "r: rnn hidden=96 out=64", "s: rnn hidden=64 out=32", "fc: linear out=classes flatten=false"]
+)"};
+const Network kLstmAlone{"lstm_alone", false, R"([model]
+name = "blocks"
+units = ["e: embedding width=64", "l: lstm hidden=64", "fc: linear out=classes flatten=false"]
+)"};
+const Network kGroupNorm{"group_norm", true, R"([model]
+name = "blocks"
+units = ["c: conv out_channels=16 kernel=3 padding=1", "n: group_norm groups=4", "g: global_avg_pool",
+         "fc: linear out=classes"]
+)",
+                         kTypes, kMany};
+// Each of several kinds above a convolution: what it reads needs no gradient where that is frozen.
+Network above(const std::string& unit) {
+  Network network = kGroupNorm;
+  network.name = "above_" + unit.substr(0, unit.find(' '));
+  network.model = fmt::format(R"([model]
+name = "blocks"
+units = ["c: conv out_channels=16 kernel=3 padding=1 bias=false", "n: {}", "g: global_avg_pool", "fc: linear out=classes"]
+)",
+                              unit);
+  return network;
+}
+const Network kConvs{"convs", true, R"([model]
+name = "blocks"
+units = ["c1: conv out_channels=12 kernel=3 padding=1 activation=relu", "c2: conv out_channels=16 kernel=3 padding=1",
+         "c3: conv out_channels=16 kernel=3 stride=2 activation=silu bias=false", "g: global_avg_pool", "fc: linear out=classes"]
+)",
+                     kTypes, kMany};
+// Blocks that read planes among those that read pixels.
+const Network kForms{"forms", true, R"([model]
+name = "blocks"
+units = ["c1: conv out_channels=12 kernel=3 padding=1", "d: dropout p=0.2", "c2: conv out_channels=12 kernel=3 padding=1",
+         "q: conv_relu_pool out_channels=12 kernel=3 padding=1 pool=true", "n: layer_norm", "p: max_pool kernel=2",
+         "g: global_avg_pool", "fc: linear out=classes"]
+)",
+                     kTypes, kMany};
 const Network kBytes{
     "gpt", false, "[model]\nname = 'gpt'\nwidth = 32\nlayers = 1\nheads = 2\n[data]\ntokenizer = 'byte'\n"};
 
@@ -296,32 +351,51 @@ const auto kName = [](const auto& info) { return info.param.name; };
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfTheBest, ::testing::Values(kMlp, kResnet, kNorms), kName);
 INSTANTIATE_TEST_SUITE_P(
     Networks, HeldMemory,
-    ::testing::Values(kMlp, kGelu, kConvnet, kResnet, blocks, kLayers, kNorms, kBottlenecks, kPooledNorm,
-                      kFirstNorm, kFirstConv, kFlattened, kPlainConv, kGan, kGpt, kDropout, kLlama, kQwen2,
-                      kRnn, kLstm, kLstmDropout, frozen(kGpt, "without_mlp", R"(["h.*.mlp.* frozen=true"])"),
-                      frozen(kLlama, "without_first", R"(["*.0.* frozen=true"])"),
-                      frozen(kResnet, "without_first", R"(["*.conv1.* frozen=true"])"),
-                      frozen(kLayers, "without_c2", R"(["c2.* frozen=true"])"),
-                      frozen(kGpt, "of_last_norm",
-                             R"(["h.* frozen=true", "wte.* frozen=true", "wpe.* frozen=true"])"),
-                      frozen(kLstm, "of_head", R"(["lstm.* frozen=true", "embed.* frozen=true"])"),
-                      frozen(kMlp, "of_biases", R"(["*.weight frozen=true"])")),
+    ::testing::Values(
+        kMlp, kGelu, kConvnet, kResnet, blocks, kLayers, kNorms, kBottlenecks, kPooledNorm, kFirstNorm,
+        kFirstConv, kFlattened, kPlainConv, kGan, kGpt, kDropout, kLlama, kQwen2, kRnn, kLstm, kLstmDropout,
+        frozen(kGpt, "without_mlp", R"(["h.*.mlp.* frozen=true"])"),
+        frozen(kLlama, "without_first", R"(["*.0.* frozen=true"])"),
+        frozen(kResnet, "without_first", R"(["*.conv1.* frozen=true"])"),
+        frozen(kLayers, "without_c2", R"(["c2.* frozen=true"])"),
+        frozen(kGpt, "of_last_norm", R"(["h.* frozen=true", "wte.* frozen=true", "wpe.* frozen=true"])"),
+        of_wide_bias(), kRecurrent,
+        frozen(kRecurrent, "of_head", R"(["r.* frozen=true", "s.* frozen=true", "e.* frozen=true"])"),
+        frozen(kRecurrent, "above_the_first", R"(["r.* frozen=true", "e.* frozen=true"])"),
+        frozen(kLstmAlone, "of_head", R"(["l.* frozen=true", "e.* frozen=true"])"), kGroupNorm,
+        frozen(kGroupNorm, "above_frozen", R"(["c.* frozen=true"])"),
+        frozen(above("batch_norm"), "frozen", R"(["c.* frozen=true"])"),
+        frozen(above("layer_norm"), "frozen", R"(["c.* frozen=true"])"), kForms,
+        frozen(kForms, "without_q", R"(["q.* frozen=true", "c1.* frozen=true"])"),
+        frozen(kLstm, "of_head", R"(["lstm.* frozen=true", "embed.* frozen=true"])"),
+        frozen(kMlp, "of_biases", R"(["*.weight frozen=true"])")),
     kName);
 Network of_rank(Network network, int rank) {
   network.name += fmt::format("_rank_{}", rank);
   network.rank = rank;
   return network;
 }
+Network frozen_adapters(Network network, const std::string& name, const std::string& groups) {
+  network.name += "_" + name;
+  network.adapters = {"--optimizer.groups", groups};
+  return network;
+}
 INSTANTIATE_TEST_SUITE_P(
     Networks, HeldMemoryOfAdapters,
-    ::testing::Values(kMlp, kGelu, kConvnet, kResnet, blocks, kLayers, kNorms, kBottlenecks, kGan, kGpt,
-                      kDropout, kLlama, kRnn, kLstm, of_rank(kResnet, 4), of_rank(kConvnet, 5),
-                      with(kGpt, "_tables",
-                           {"--lora.target_modules", R"(["wte", "wpe", "c_proj"])", "--model.tie_embeddings",
-                            "false"}),
-                      with(kGpt, "_masked", {"--lora.dropout", "0.1"}),
-                      with(kLlama, "_tables", {"--lora.target_modules", R"(["embed_tokens", "down_proj"])"}),
-                      with(kConvnet, "_masked", {"--lora.dropout", "0.1"})),
+    ::testing::Values(
+        kMlp, kGelu, kConvnet, kResnet, blocks, kLayers, kNorms, kBottlenecks, kGan, kGpt, kDropout, kLlama,
+        kRnn, kLstm, of_rank(kResnet, 4), of_rank(kConvnet, 5), kConvs,
+        frozen_adapters(kConvs, "of_a", R"(["*.lora_A.* frozen=true"])"),
+        frozen_adapters(kConvs, "of_b", R"(["*.lora_B.* frozen=true"])"),
+        frozen_adapters(kConvs, "some_frozen", R"(["c1.lora_* frozen=true", "c2.lora_* frozen=true"])"),
+        frozen_adapters(kRecurrent, "of_a", R"(["*.lora_A.* frozen=true"])"), kForms, kLstmAlone,
+        with(kRecurrent, "_i2h", {"--lora.target_modules", R"(["i2h"])"}),
+        with(kRecurrent, "_i2o", {"--lora.target_modules", R"(["i2o"])"}),
+        with(kGpt, "_tables",
+             {"--lora.target_modules", R"(["wte", "wpe", "c_proj"])", "--model.tie_embeddings", "false"}),
+        with(kGpt, "_masked", {"--lora.dropout", "0.1"}),
+        with(kLlama, "_tables", {"--lora.target_modules", R"(["embed_tokens", "down_proj"])"}),
+        with(kConvnet, "_masked", {"--lora.dropout", "0.1"})),
     kName);
 Network mixed(Network network, const std::string& units) {
   network.types = {"bfloat16"};
