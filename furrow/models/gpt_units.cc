@@ -34,6 +34,14 @@ void add_row_projection(plan::Unit& unit, const std::string& name, int64_t out, 
   if (bias) add_parameter(unit, name + ".bias", {out}, zeros());
 }
 
+// What is dropped, and of 16 bits float32 copies on both sides of the mask.
+void add_mask(plan::Unit& unit) {
+  const int64_t out = border_bytes(unit, unit.output);
+  const int64_t copies = number_bytes(unit) < kFloatBytes ? 2 * numbers_of(unit.output) * kFloatBytes : 0;
+  unit.forward_scratch.sample_bytes = out + copies;
+  unit.backward_scratch.sample_bytes = copies;
+}
+
 void require_width(const plan::Unit& unit, int64_t width) {
   require_input(unit, DType::kF32, 3, "[-1, time, width]");
   if (unit.input.shape[2] == width) return;
@@ -58,7 +66,7 @@ void describe_token_embedding(plan::Unit& unit) {
   const int64_t vocab = size_of(unit, "vocab");
   const int64_t context = size_of(unit, "context");
   const int64_t width = size_of(unit, "width");
-  probability(unit, "dropout");
+  const bool drops = probability(unit, "dropout") > 0;
   const int64_t time = unit.input.shape[1];
   if (time > context) {
     unit_error(unit, fmt::format("the input has {} positions, more than the context of {}", time, context));
@@ -67,7 +75,8 @@ void describe_token_embedding(plan::Unit& unit) {
   add_parameter(unit, "wpe.weight", {context, width}, normal(kStd));
   unit.output = {DType::kF32, {-1, time, width}};
   unit.deferred_bytes = border_bytes(unit, unit.output);  // the gradient to scatter; looking up is no product
-  unit.kept_grad_bytes = unit.deferred_bytes;
+  unit.kept_grad_bytes = drops ? 0 : unit.deferred_bytes;
+  if (drops) add_mask(unit);
   cut_embedding(unit, width);
 }
 
