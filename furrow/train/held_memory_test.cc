@@ -309,6 +309,11 @@ units = ["c: conv out_channels=16 kernel=3 padding=1", "n: group_norm groups=4",
          "fc: linear out=classes"]
 )",
                          kTypes, kMany};
+// What a table's mask needs is the most.
+const Network kMaskedTable{"masked_table", false, R"([model]
+name = "blocks"
+units = ["e: token_embedding width=96 dropout=0.1", "h: linear out=classes flatten=false"]
+)"};
 // Each of several kinds above a convolution: what it reads needs no gradient where that is frozen.
 Network above(const std::string& unit) {
   Network network = kGroupNorm;
@@ -359,7 +364,7 @@ INSTANTIATE_TEST_SUITE_P(
         frozen(kResnet, "without_first", R"(["*.conv1.* frozen=true"])"),
         frozen(kLayers, "without_c2", R"(["c2.* frozen=true"])"),
         frozen(kGpt, "of_last_norm", R"(["h.* frozen=true", "wte.* frozen=true", "wpe.* frozen=true"])"),
-        of_wide_bias(), kRecurrent,
+        of_wide_bias(), kMaskedTable, kRecurrent,
         frozen(kRecurrent, "of_head", R"(["r.* frozen=true", "s.* frozen=true", "e.* frozen=true"])"),
         frozen(kRecurrent, "above_the_first", R"(["r.* frozen=true", "e.* frozen=true"])"),
         frozen(kLstmAlone, "of_head", R"(["l.* frozen=true", "e.* frozen=true"])"), kGroupNorm,
