@@ -11,6 +11,7 @@
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/feed_forward_torch.h"
+#include "furrow/tensor/kernels/blocks.h"
 #include "furrow/tensor/kernels/copy.h"
 #include "furrow/tensor/kernels/elementwise.h"
 #include "furrow/tensor/kernels/gemm.h"
@@ -24,9 +25,9 @@
 namespace furrow::tensor {
 namespace {
 
+using kernels::kChainRows;
 using kernels::MatrixView;
 
-constexpr int64_t kSumRows = 64;  // whose sum of columns is one chain, in every kernel
 constexpr int64_t kBlockRows = 128;
 constexpr int64_t kTurnedFloats = 256 << 10;  // of a weight that is turned once for all blocks of rows
 
@@ -63,14 +64,14 @@ float* row_of(const at::Tensor& x, int64_t row) {
 // Blocks of rows, whole chains of sums, on several threads.
 template <class Work>
 void for_blocks(const Call& call, const Work& work) {
-  const int64_t chains = (call.rows + kSumRows - 1) / kSumRows;
-  const int64_t most = call.inner <= 4096 ? kBlockRows / kSumRows : 1;
+  const int64_t chains = (call.rows + kChainRows - 1) / kChainRows;
+  const int64_t most = call.inner <= 4096 ? kBlockRows / kChainRows : 1;
   const int64_t each = std::clamp<int64_t>(chains / (4 * call.threads), 1, most);
   const int team = kernels::team_for(call.rows * call.width * call.inner, 1 << 19, call.threads);
   kernels::parallel_for(team, (chains + each - 1) / each, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      const int64_t row = b * each * kSumRows;
-      work(row, std::min(each * kSumRows, call.rows - row));
+      const int64_t row = b * each * kChainRows;
+      work(row, std::min(each * kChainRows, call.rows - row));
     }
   });
 }
@@ -143,10 +144,10 @@ void forward(const Call& call, const at::Tensor& y) {
 class ColumnSums {
  public:
   ColumnSums(const Call& call, int64_t columns, kernels::ScratchScope& scratch)
-      : chains_((call.rows + kSumRows - 1) / kSumRows),
+      : chains_((call.rows + kChainRows - 1) / kChainRows),
         columns_(columns),
         sums_(scratch.floats(chains_ * columns)) {}
-  float* of(int64_t row) const { return sums_ + row / kSumRows * columns_; }
+  float* of(int64_t row) const { return sums_ + row / kChainRows * columns_; }
   at::Tensor all() const {
     const at::Tensor total = at::zeros({columns_}, at::kFloat);
     float* const to = total.data_ptr<float>();
@@ -177,8 +178,8 @@ struct Gradients {
 // fn(rows) for each chain of sums among them.
 template <class Fn>
 void for_chains(Rows rows, const Fn& fn) {
-  for (int64_t row = 0; row < rows.count; row += kSumRows)
-    fn(Rows{rows.begin + row, std::min(kSumRows, rows.count - row)});
+  for (int64_t row = 0; row < rows.count; row += kChainRows)
+    fn(Rows{rows.begin + row, std::min(kChainRows, rows.count - row)});
 }
 
 // dz of rows whose dh is in scratch.

@@ -1,10 +1,14 @@
-// How a count is cut into register blocks.
+// How a count is cut into register blocks, and rows into chains.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
 namespace furrow::tensor::kernels {
+
+// Rows whose sum, of each column, is one chain.  Chains are added in their order, so that neither threads nor
+// who cuts the rows between chains changes a bit.
+inline constexpr int64_t kChainRows = 64;
 
 // `count` things in ceil(count / most) blocks whose sizes differ by at most one; the larger ones come first.
 struct Blocks {

@@ -98,8 +98,6 @@ void bias_activation_rows(const BiasActivation<T>& a, int threads) {
   });
 }
 
-constexpr int64_t kBlockRows = 64;  // rows whose sum is formed in one chain
-
 // dz of rows [begin, end); their sum over rows goes to `sums` when not null.
 void backward_rows(const ActivationBackward& a, int64_t begin, int64_t end, float* sums) {
   const RowBackward backward{a};
@@ -200,11 +198,11 @@ void run_bias_activation_f16(const BiasActivation<f16>& a, int threads) { bias_a
 // Sums of blocks of 64 rows, then the blocks in order.
 void run_activation_backward(const ActivationBackward& a, int threads) {
   ScratchScope scratch;
-  const int64_t blocks = (a.rows + kBlockRows - 1) / kBlockRows;
+  const int64_t blocks = (a.rows + kChainRows - 1) / kChainRows;
   float* parts = a.db ? scratch.floats(blocks * a.columns) : nullptr;
   parallel_for(team(a.rows * a.columns, threads), blocks, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      backward_rows(a, b * kBlockRows, std::min((b + 1) * kBlockRows, a.rows),
+      backward_rows(a, b * kChainRows, std::min((b + 1) * kChainRows, a.rows),
                     parts ? parts + b * a.columns : nullptr);
     }
   });

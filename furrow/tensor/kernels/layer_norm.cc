@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "furrow/tensor/kernels/blocks.h"
 #include "furrow/tensor/kernels/fetch-inl.h"
 #include "furrow/tensor/kernels/layer_norm.h"
 #include "furrow/tensor/kernels/parallel.h"
@@ -18,7 +19,6 @@ namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 namespace {
 
-constexpr int64_t kBlockRows = 64;  // rows whose gamma and beta gradients form one chain
 constexpr int64_t kWorthAThread = 16384;
 
 const auto add_parts = [](VF a, VF b) HWY_ATTR { return hn::Add(a, b); };
@@ -113,13 +113,13 @@ void run_layer_norm_forward(const LayerNormForward& a, int threads) {
 
 void run_layer_norm_backward(const LayerNormBackward& a, int threads) {
   ScratchScope scratch;
-  const int64_t blocks = (a.rows + kBlockRows - 1) / kBlockRows, stride = 2 * a.columns;
+  const int64_t blocks = (a.rows + kChainRows - 1) / kChainRows, stride = 2 * a.columns;
   float* parts = scratch.floats(blocks * stride);
   parallel_for(team_for(a.rows * a.columns, kWorthAThread, threads), blocks, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       float* sums = parts + b * stride;
       std::memset(sums, 0, static_cast<size_t>(stride) * sizeof(float));
-      for (int64_t row = b * kBlockRows; row < std::min((b + 1) * kBlockRows, a.rows); ++row) {
+      for (int64_t row = b * kChainRows; row < std::min((b + 1) * kChainRows, a.rows); ++row) {
         backward_row(a, row, sums, sums + a.columns);
       }
     }

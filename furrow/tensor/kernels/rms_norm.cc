@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "furrow/tensor/kernels/blocks.h"
 #include "furrow/tensor/kernels/fetch-inl.h"
 #include "furrow/tensor/kernels/parallel.h"
 #include "furrow/tensor/kernels/rms_norm.h"
@@ -17,8 +18,6 @@ HWY_BEFORE_NAMESPACE();
 namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 namespace {
-
-constexpr int64_t kBlockRows = 64;  // rows whose gamma gradients form one chain
 
 int team(int64_t elements, int threads) { return team_for(elements, 16384, threads); }
 
@@ -75,13 +74,13 @@ void run_rms_norm_forward(const RmsNormForward& a, int threads) {
 
 void run_rms_norm_backward(const RmsNormBackward& a, int threads) {
   ScratchScope scratch;
-  const int64_t blocks = (a.rows + kBlockRows - 1) / kBlockRows;
+  const int64_t blocks = (a.rows + kChainRows - 1) / kChainRows;
   float* parts = scratch.floats(blocks * a.columns);
   parallel_for(team(a.rows * a.columns, threads), blocks, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       float* sums = parts + b * a.columns;
       std::memset(sums, 0, static_cast<size_t>(a.columns) * sizeof(float));
-      for (int64_t row = b * kBlockRows; row < std::min((b + 1) * kBlockRows, a.rows); ++row)
+      for (int64_t row = b * kChainRows; row < std::min((b + 1) * kChainRows, a.rows); ++row)
         backward_row(a, row, sums);
     }
   });
