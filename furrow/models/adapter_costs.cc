@@ -23,7 +23,6 @@ void add_flops(double flops, plan::Flops* to) {
 // for W too; of 16 bits, blocks of so many rows are converted.
 void add_recurrent_costs(const AdapterSizes& s, const AdapterSurroundings& where, plan::Adapter* adapter,
                          plan::Unit* unit) {
-  constexpr int64_t kWidenedRows = 64;
   const int64_t bytes = number_bytes(*unit), thin = s.rows * s.rank * kFloatBytes;
   const bool narrow = bytes < kFloatBytes;
   unit->flops.backward_weight += 2 * flops_of(s, s.in + s.out);

@@ -15,6 +15,10 @@ enum class AdapterForm : uint8_t {
   kTable,      // its rows are looked up
 };
 
+// Rows of a recurrent layer's weight, or of what it reads, that are float32 at once where it is of 16 bits
+// (tensor/adapter.cc).
+inline constexpr int64_t kWidenedRows = 64;
+
 // Of an adapter: how often it multiplies and by how much, and what it reads, elements of a sample.
 struct AdapterSizes {
   int64_t rows = 0, rank = 0, in = 0, out = 0;

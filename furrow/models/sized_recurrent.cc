@@ -1,6 +1,7 @@
 // tensor/recurrent.cc on sizes.
 #include <algorithm>
 
+#include "furrow/models/adapter_costs.h"
 #include "furrow/models/sized_operations.h"
 
 namespace furrow::models {
@@ -11,7 +12,6 @@ using Tensor = SizedOperations::Tensor;
 // Of 16 bits, blocks of its rows are float32 while it is formed.
 Memory SizedOperations::weight_with_adapter(const SizedLayer& layer) {
   if (layer.adapter == nullptr) return nullptr;
-  constexpr int64_t kWidenedRows = 64;  // tensor/adapter.cc
   const int64_t columns = layer.a / layer.rank;
   const Memory a = float_copy(layer.a), scaled_b = tape_.make(0, layer.b * kFloatBytes);
   const Memory sum = tape_.make(0, layer.weight * bytes_);

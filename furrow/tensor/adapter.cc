@@ -22,7 +22,7 @@
 namespace furrow::tensor {
 namespace {
 
-constexpr int64_t kWidenedRows = 64;  // models/lora.cc counts their bytes
+constexpr int64_t kWidenedRows = 64;  // models/adapter_costs.h counts their bytes
 
 Param without_adapter(const Param& weight) { return {weight.leaf, weight.index}; }
 
