@@ -20,10 +20,13 @@ namespace HWY_NAMESPACE {
 // behind it.
 constexpr int64_t kElementsAhead = 512;
 
-// The lines of these elements.
+// The lines of these elements, which may lie behind the arrays' ends: a pointer may not, so the address is a
+// number.
 template <class... T>
 HWY_INLINE void fetch(int64_t i, const T*... x) {
-  (hwy::Prefetch(x + i), ...);
+  (hwy::Prefetch(
+       reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(x) + static_cast<uintptr_t>(i) * sizeof(T))),
+   ...);
 }
 
 }  // namespace HWY_NAMESPACE
