@@ -1,4 +1,4 @@
-"""Where a run of furrow begins, for a peer that is to begin there: its weights, and the order of its samples.
+"""Where a run of furrow begins, for a peer that is to begin there: its weights, the order of its samples, its crops and flips.
 
 From the same weights and the same samples both sides compute the same losses, until rounding drives them apart: what then
 is between them is what they do, not what they drew.
@@ -6,7 +6,7 @@ is between them is what they do, not what they drew.
 import json
 
 MASK = 0xFFFFFFFF
-SHUFFLE = 2  # RandomPurpose::kShuffle of furrow/base/rng.h
+SHUFFLE, AUGMENT = 2, 6  # RandomPurpose of furrow/base/rng.h
 
 
 def read_weights(path):
@@ -18,7 +18,7 @@ def read_weights(path):
         data = bytearray(file.read())
     weights = {}
     for name, tensor in header.items():
-        if name != "__metadata__":
+        if name != "__metadata__" and tensor["dtype"] == "F32":
             begin, end = tensor["data_offsets"]
             weights[name] = torch.frombuffer(data[begin:end], dtype=torch.float32).view(tensor["shape"]).clone()
     return weights
@@ -41,12 +41,29 @@ def stable_hash(text):
     return value
 
 
+def stream_key(seed, purpose, name):
+    """The key of Philox(seed, purpose, name)."""
+    name = stable_hash(name)
+    return philox([name & MASK, name >> 32, purpose, 0], [seed & MASK, seed >> 32])[:2]
+
+
+class Crops:
+    """furrow's crops and flips (ImageAugmenter): position -> row and column where a crop of the bordered image begins,
+    whether it is flipped."""
+
+    def __init__(self, seed, border):
+        self.key, self.places = stream_key(seed, AUGMENT, "image"), 2 * border + 1
+
+    def __call__(self, position):
+        row, column, flip, _ = philox([0, position & MASK, position >> 32 << 16, 0], self.key)
+        return row * self.places >> 32, column * self.places >> 32, flip >> 31
+
+
 class Order:
     """furrow's order of `size` samples: position -> sample, a keyed permutation for each epoch (KeyedPermutation)."""
 
     def __init__(self, seed, size):
-        name = stable_hash("order")
-        self.key = philox([name & MASK, name >> 32, SHUFFLE, 0], [seed & MASK, seed >> 32])[:2]
+        self.key = stream_key(seed, SHUFFLE, "order")
         self.size, self.epoch = size, None
         bits = max(6, (size - 1).bit_length())
         self.low_bits = (bits + 1) // 2

@@ -207,8 +207,8 @@ def run(options, model, loss_of, data, optimizer, max_norm):
     warm_up = 3 if options.mode == "compile" else 1
     losses, durations = [], []
     first_step_s = 0.0
-    scheduled = getattr(options, "warmup_steps", 0) > 0
-    if scheduled:
+    scheduled, validates = getattr(options, "warmup_steps", 0) > 0, getattr(options, "validate", False)
+    if scheduled or validates:
         warm_up = 0
     for step in range(options.steps + warm_up):
         if scheduled:
@@ -237,7 +237,7 @@ def run(options, model, loss_of, data, optimizer, max_norm):
     samples = options.batch * options.accumulation * options.ranks
     if options.ranks > 1:
         torch.distributed.barrier()
-    validated = {"validation_loss": data.validation_loss(loss_of)} if getattr(options, "validate", False) else {}
+    validated = {"validation_loss": data.validation_loss(loss_of)} if validates else {}
     print(json.dumps({
         **validated,
         "samples_per_second": samples * len(durations) / sum(durations),

@@ -5,9 +5,14 @@ examples/resnet20-cifar10.toml and prints the share of test images that it gets 
 """
 import os
 
+from furrow_start import Crops, Order, read_weights
 from pytorch_common import arguments, parameter_groups, read_bytes, run
 
-options = arguments(batch=32, more={"--seed": dict(type=int, default=0), "--test-file": dict(default="test_batch.bin"),
+BATCHES = [f"data_batch_{i}.bin" for i in range(1, 6)]
+options = arguments(batch=32, more={"--seed": dict(type=int, default=0), "--train-files": dict(nargs="+", default=BATCHES),
+                                    "--test-file": dict(default="test_batch.bin"),
+                                    "--initial": dict(help="begin with the weights of this model.safetensors of furrow's"),
+                                    "--order-of-seed": dict(type=int, help="see what furrow sees with this seed"),
                                     "--validate": dict(action="store_true")})
 
 import torch
@@ -53,6 +58,16 @@ class ResNet20(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+def begin_with(model, weights):
+    """furrow's weights, whose names number the blocks of each width."""
+    for name, parameter in model.named_parameters():
+        part, _, rest = name.partition(".")
+        if part == "blocks":
+            index, _, rest = rest.partition(".")
+            name = f"layer{int(index) // 3 + 1}.{int(index) % 3}.{rest}"
+        parameter.copy_(weights[name])
+
+
 def read_records(names):
     """Images as bytes [n, 3, 32, 32], labels."""
     raw = b"".join(read_bytes(os.path.join(options.data, name)) for name in names)
@@ -61,10 +76,11 @@ def read_records(names):
 
 
 class Cifar:
-    """Shuffled batches; cropped from a black border of four pixels and flipped when `augment`."""
+    """Shuffled batches; cropped from a black border of four pixels and flipped when `augment`.  With `--order-of-seed` those
+    of a run of furrow, which leaves no sample of an epoch out: a batch may be of two epochs."""
 
     def __init__(self, augment):
-        self.images, self.labels = read_records([f"data_batch_{i}.bin" for i in range(1, 6)])
+        self.images, self.labels = read_records(options.train_files)
         values = self.images.permute(1, 0, 2, 3).reshape(3, -1)
         histogram = torch.stack([torch.bincount(channel, minlength=256) for channel in values.int()]).double()
         levels = torch.arange(256, dtype=torch.double) / 255
@@ -74,24 +90,39 @@ class Cifar:
         self.shift = (-mean / deviation).float().view(3, 1, 1)
         self.augment = augment
         self.order = iter(())
+        self.position = 0
+        if options.order_of_seed is not None:
+            self.place = Order(options.order_of_seed, len(self.labels))
+            self.crop = Crops(options.order_of_seed, border=4)
 
     def normalised(self, images):
         return images.float().mul_(self.scale).add_(self.shift)
 
-    def changed(self, images):
+    def changed(self, images, crops):
         padded = F.pad(images, (4, 4, 4, 4))
-        places = torch.randint(9, (len(images), 2)).tolist()
-        flips = (torch.rand(len(images)) < 0.5).tolist()
-        crops = [image[:, y : y + 32, x : x + 32] for image, (y, x) in zip(padded, places)]
-        return torch.stack([crop.flip(2) if flip else crop for crop, flip in zip(crops, flips)])
+        parts = [image[:, y : y + 32, x : x + 32] for image, (y, x, _) in zip(padded, crops)]
+        return torch.stack([part.flip(2) if flip else part for part, (_, _, flip) in zip(parts, crops)])
 
-    def next(self):
+    def drawn(self):
+        """Indices of a batch, its crops."""
         index = next(self.order, None)
         if index is None or len(index) < options.batch:
             self.order = iter(torch.randperm(len(self.labels)).split(options.batch))
             index = next(self.order)
+        if not self.augment:
+            return index, []
+        return index, torch.cat((torch.randint(9, (len(index), 2)), torch.randint(2, (len(index), 1))), 1).tolist()
+
+    def given(self):
+        """furrow's."""
+        positions = range(self.position, self.position + options.batch)
+        self.position = positions.stop
+        return torch.tensor([self.place(p) for p in positions]), [self.crop(p) for p in positions]
+
+    def next(self):
+        index, crops = self.drawn() if options.order_of_seed is None else self.given()
         images = self.images[index]
-        return self.normalised(self.changed(images) if self.augment else images), self.labels[index]
+        return self.normalised(self.changed(images, crops) if self.augment else images), self.labels[index]
 
     def validation_loss(self, loss_of):
         images, labels = read_records([options.test_file])
@@ -103,10 +134,13 @@ class Cifar:
 
 
 model = ResNet20().to(memory_format=torch.channels_last) if options.mode == "compile" else ResNet20()
+if options.initial:
+    with torch.no_grad():
+        begin_with(model, read_weights(options.initial))
 criterion = nn.CrossEntropyLoss()
 optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.2 if options.validate else 0.05, momentum=0.9,
                             nesterov=True, fused=True)
 if options.validate:  # as furrow's one_cycle
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.2, total_steps=options.steps + 1)
-    optimizer.register_step_post_hook(lambda *_: schedule.step() if schedule.last_epoch < options.steps else None)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.2, total_steps=options.steps)
+    optimizer.register_step_post_hook(lambda *_: schedule.step() if schedule.last_epoch < options.steps - 1 else None)
 run(options, model, lambda x, y: criterion(model(x), y), Cifar(options.validate), optimizer, max_norm=0)
