@@ -246,6 +246,7 @@ def run(options, model, loss_of, data, optimizer, max_norm):
         **({"device_peak_bytes": torch.cuda.max_memory_allocated()} if on_gpu else {}),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "loss": float(losses[-1]),
+        "first_losses": [float(loss) for loss in losses[:8]],
         "version": torch.__version__,
     }), flush=True)
     if options.ranks > 1:
