@@ -134,8 +134,10 @@ def compare(name, options):
     if options.same_start:
         samples = [[ours - theirs for ours, theirs in zip(*samples)]]
     error = math.sqrt(sum(statistics.variance(values) / len(values) for values in samples))
+    difference = means["furrow"] - means["pytorch"]
     return {"network": name, "machine": machine(), "versions": dict(VERSIONS), "steps": steps, "same_start": options.same_start,
-            "held_out": options.held_out, "losses": losses, "means": means, "standard_error": error, "difference": means["furrow"] - means["pytorch"], "holds": means["furrow"] - means["pytorch"] <= error}
+            "held_out": options.held_out, "losses": losses, "means": means, "standard_error": error, "difference": difference,
+            "holds": difference <= error}
 
 
 def main():
