@@ -6,7 +6,6 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
-#include <thread>
 #include <utility>
 
 #include "furrow/base/clock.h"
@@ -123,13 +122,9 @@ std::vector<std::byte> DeviceBuffer::content() const {
 void DeviceBuffer::copy(void* to, const void* from, size_t bytes) {
   const CudaApi& cuda = library().cuda;
   CudaStream stream = nullptr;
-  CudaEvent done = nullptr;
   check_cuda(library(), cuda.stream_create_with_flags(&stream, kCudaStreamNonBlocking), "stream");
-  check_cuda(library(), cuda.event_create_with_flags(&done, 0), "event");
   check_cuda(library(), cuda.memcpy_async(to, from, bytes, kCudaMemcpyDefault, stream), "copy");
-  check_cuda(library(), cuda.event_record(done, stream), "record");
-  while (cuda.event_query(done) == kCudaNotReady) std::this_thread::yield();
-  cuda.event_destroy(done);
+  check_cuda(library(), cuda.stream_synchronize(stream), "copy");  // no query: those are counted
   cuda.stream_destroy(stream);
 }
 
