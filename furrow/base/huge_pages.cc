@@ -15,11 +15,6 @@ constexpr size_t kAlignment = 64;
 constexpr size_t kPage = size_t{4} << 10, kHugePage = size_t{2} << 20;
 constexpr size_t kMappedAtOnce = size_t{32} << 20;  // address space; pages come as they are touched
 constexpr size_t kKept = 2 * kMappedAtOnce;
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kPieces = false;  // so that a use after free is seen
-#else
-constexpr bool kPieces = true;
-#endif
 
 constexpr size_t rounded_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -113,7 +108,7 @@ Pieces& pieces() {
   return instance;
 }
 
-bool in_huge_pages(size_t bytes) { return kPieces && bytes >= kLeastInHugePages; }
+bool in_huge_pages(size_t bytes) { return kReusesMemory && bytes >= kLeastInHugePages; }
 
 }  // namespace
 

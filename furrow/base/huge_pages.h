@@ -10,6 +10,13 @@ namespace furrow {
 // What is smaller comes from malloc.
 inline constexpr size_t kLeastInHugePages = size_t{64} << 10;
 
+// Whether what is freed may be handed out again: address sanitizer then would not see who still uses it.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kReusesMemory = false;
+#else
+inline constexpr bool kReusesMemory = true;
+#endif
+
 // 64-byte aligned, not cleared; null where memory is short.  What is large lies side by side in huge pages,
 // where the system has such (Linux: `always` or `madvise` in /sys/kernel/mm/transparent_hugepage/enabled).
 // Thread safe.  REQUIRES: bytes > 0.

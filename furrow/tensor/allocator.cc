@@ -21,11 +21,6 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr size_t kStepsPerDoubling = 8;
 constexpr size_t kClasses = 64 * kStepsPerDoubling;
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kReuse = false;  // so that a use after free is seen
-#else
-constexpr bool kReuse = true;
-#endif
 
 // Stands in the 64 bytes before the data.
 struct alignas(kAlignment) Header {
@@ -70,7 +65,7 @@ class Cache {
     const std::lock_guard lock(mutex_);
     const auto bytes = static_cast<int64_t>(class_bytes(index));
     stats_.in_use_bytes -= bytes;
-    if (!kReuse) return free_memory(block, static_cast<size_t>(bytes));
+    if (!kReusesMemory) return free_memory(block, static_cast<size_t>(bytes));
     stats_.cached_bytes += bytes;
     free_[index].push_back(block);
   }
