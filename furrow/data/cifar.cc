@@ -52,7 +52,7 @@ LabelledImages load_cifar(std::span<const fs::path> files) {
     count_cifar_records(parts.back().contents.size(), file);
     total += parts.back().contents.size();
   }
-  LabelledImages::Parts images{.owner = {allocate_data(total), {}},
+  LabelledImages::Parts images{.owner = {CountedBuffer(total, MemoryKind::kData), {}},
                                .stride = kCifarRecordBytes,
                                .shape = {3, 32, 32},
                                .label_file = files.front().string()};

@@ -70,8 +70,6 @@ size_t file_size(const Descriptor& file, const fs::path& path) {
 
 }  // namespace
 
-CountedBuffer allocate_data(size_t bytes) { return {bytes, MemoryKind::kData}; }
-
 fs::path find_file(const fs::path& path) {
   if (is_file(path)) return path;
   const fs::path other = other_spelling(path);
@@ -87,7 +85,7 @@ fs::path require_file(const fs::path& path) {
 
 Bytes read_file(const fs::path& path) {
   const Descriptor file = open_to_read(path);
-  Bytes bytes{allocate_data(file_size(file, path)), {}};
+  Bytes bytes{CountedBuffer(file_size(file, path), MemoryKind::kData), {}};
   // A file that is shortened meanwhile ends early: its format's reader judges what is left.
   const size_t done = read_start(file, path, {bytes.buffer.data(), bytes.buffer.size()});
   bytes.contents = {bytes.buffer.data(), done};

@@ -28,9 +28,6 @@ struct Bytes {
   }
 };
 
-// Counted as data, on large pages where the system has them: reading images at random is faster by a third.
-CountedBuffer allocate_data(size_t bytes);
-
 // `path` if it is a file, else `path` with ".gz" appended, or without it.  Empty when there is neither.
 std::filesystem::path find_file(const std::filesystem::path& path);
 

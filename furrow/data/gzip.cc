@@ -56,7 +56,7 @@ bool header_checksum_differs(std::span<const std::byte> member) {
 // Doubles the buffer, within what `limit` allows; false when it is there already.
 bool grow(CountedBuffer& buffer, size_t used, size_t limit) {
   if (buffer.size() >= limit) return false;
-  CountedBuffer larger = allocate_data(std::min(limit, std::max(buffer.size() * 2, kLeastGrowth)));
+  CountedBuffer larger(std::min(limit, std::max(buffer.size() * 2, kLeastGrowth)), MemoryKind::kData);
   std::memcpy(larger.data(), buffer.data(), used);
   buffer = std::move(larger);
   return true;
@@ -72,7 +72,7 @@ Bytes gunzip(std::span<const std::byte> file) {
   if (file.size() < kSmallestMember) damaged("truncated gzip data", 0);
   const size_t limit = file.size() * kLargestRatio;
   // One byte more than stated: an empty result still has somewhere to go.
-  CountedBuffer buffer = allocate_data(std::min(limit, stated_size(file) + 1));
+  CountedBuffer buffer(std::min(limit, stated_size(file) + 1), MemoryKind::kData);
   const Decompressor decompressor(libdeflate_alloc_decompressor());
   if (decompressor == nullptr) throw Error(ErrorCode::kResourceExhausted, "no memory for a decompressor");
 
