@@ -26,9 +26,9 @@ void for_each(int64_t n, int threads, const Fn& fn) {
 // dz of one row from dy.
 struct RowBackward {
   const ActivationBackward& a;
-  HWY_INLINE void fetch(int64_t i) const {
+  HWY_INLINE void fetch_from(int64_t i) const {
     for (const float* x : {a.dy, a.slope, a.y, static_cast<const float*>(a.dz)}) {
-      if (x) hwy::Prefetch(x + i);
+      if (x) fetch(i, x);
     }
   }
   template <class Access>
@@ -107,7 +107,7 @@ void backward_rows(const ActivationBackward& a, int64_t begin, int64_t end, floa
     sweep(0, a.columns, [&](int64_t j, auto at) HWY_ATTR {
       VF sum = sums ? at.load(sums + j) : zero();
       for (int64_t i = r * a.columns + j, k = 0; k < 4; ++k, i += a.columns) {
-        backward.fetch(i + 4 * a.columns);
+        backward.fetch_from(i + 4 * a.columns);
         const VF dz = backward(i, at);
         if (a.dz) at.store(dz, a.dz + i);
         sum = hn::Add(sum, dz);
@@ -156,8 +156,8 @@ void run_swiglu_forward(int64_t rows, int64_t columns, const float* gate_up, flo
     for (int64_t row = begin; row < end; ++row) {
       const float* gate = gate_up + row * 2 * columns;
       sweep(0, columns, [&](int64_t i, auto at) HWY_ATTR {
-        for (const int64_t ahead : {2 * columns, 3 * columns}) hwy::Prefetch(gate + ahead + i);
-        hwy::Prefetch(y + (row + 1) * columns + i);
+        for (const int64_t ahead : {2 * columns, 3 * columns}) fetch(ahead + i, gate);
+        fetch((row + 1) * columns + i, y);
         const VF z = at.load(gate + i);
         at.store(hn::Mul(hn::Mul(z, sigmoid(z)), at.load(gate + columns + i)), y + row * columns + i);
       });
@@ -173,11 +173,8 @@ void run_swiglu_backward(int64_t rows, int64_t columns, const float* gate_up, co
       const float* gate = gate_up + row * 2 * columns;
       float* dgate = dgate_up + row * 2 * columns;
       sweep(0, columns, [&](int64_t i, auto at) HWY_ATTR {
-        for (const int64_t ahead : {2 * columns, 3 * columns}) {
-          hwy::Prefetch(gate + ahead + i);
-          hwy::Prefetch(dgate + ahead + i);
-        }
-        hwy::Prefetch(dy + (row + 1) * columns + i);
+        for (const int64_t ahead : {2 * columns, 3 * columns}) fetch(ahead + i, gate, dgate);
+        fetch((row + 1) * columns + i, dy);
         const VF z = at.load(gate + i), up = at.load(gate + columns + i), d = at.load(dy + row * columns + i);
         const VF s = sigmoid(z), silu = hn::Mul(z, s);
         at.store(hn::Mul(hn::Mul(d, up), hn::MulAdd(silu, hn::Sub(set(1.0f), s), s)), dgate + i);
