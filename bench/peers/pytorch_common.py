@@ -189,7 +189,7 @@ class OnDevice:
 
 def run(options, model, loss_of, data, optimizer, max_norm):
     """Trains and prints the figures as one line of JSON.  The first step is left out of the speed (with compile, the
-    first three: they compile)."""
+    first three: they compile), but where what is trained counts: then all steps are of the schedule."""
     import torch
 
     def autocast_loss(*batch):
@@ -204,12 +204,10 @@ def run(options, model, loss_of, data, optimizer, max_norm):
     step_function = autocast_loss if options.precision == "bfloat16" else wide_loss
     if options.mode == "compile":
         step_function = torch.compile(step_function)
-    warm_up = 3 if options.mode == "compile" else 1
+    scheduled, validates = getattr(options, "warmup_steps", 0) > 0, getattr(options, "validate", False)
+    warm_up = 0 if scheduled or validates else 3 if options.mode == "compile" else 1
     losses, durations = [], []
     first_step_s = 0.0
-    scheduled, validates = getattr(options, "warmup_steps", 0) > 0, getattr(options, "validate", False)
-    if scheduled or validates:
-        warm_up = 0
     for step in range(options.steps + warm_up):
         if scheduled:
             for group in optimizer.param_groups:
