@@ -124,7 +124,7 @@ def compare(name, options):
     losses = {"furrow": [], "pytorch": []}
     if network.get("figure") == "score":
         classifier(options.threads)
-    for seed in range(1, options.seeds + 1):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         losses["furrow"].append(furrow_loss(network, seed, steps, options.threads))
         peer = paired_loss if options.same_start else peer_loss
         losses["pytorch"].append(peer(name, network, seed, steps, options.threads))
@@ -137,14 +137,15 @@ def compare(name, options):
     error = math.sqrt(sum(statistics.variance(values) / len(values) for values in samples))
     difference = means["furrow"] - means["pytorch"]
     return {"network": name, "machine": machine(), "versions": dict(VERSIONS), "steps": steps, "same_start": options.same_start,
-            "held_out": options.held_out, "losses": losses, "means": means, "standard_error": error, "difference": difference,
-            "holds": difference <= error}
+            "held_out": options.held_out, "first_seed": options.first_seed, "losses": losses, "means": means,
+            "standard_error": error, "difference": difference, "holds": difference <= error}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first-seed", type=int, default=1, help="of those in a row")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="times the steps of a run")
     parser.add_argument("--same-start", action="store_true", help=f"of {', '.join(PAIRED)}: from the same weights and samples")
