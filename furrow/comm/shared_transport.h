@@ -160,6 +160,7 @@ class SharedTransport : public Transport, public PeerMemory {
     bool seen() const { return word->load(std::memory_order_relaxed) == value; }
   };
   Sign sign_of(const Awaits& what) const;
+  const Slot& next_from(int peer) const;
   void tell_threads(bool asleep);
   template <class Ready>
   void wait_until(const Awaits& what, const Ready& ready);
