@@ -75,7 +75,7 @@ void SharedTransport::put_aside(int peer) {
   }
 }
 
-Slot& SharedTransport::slot_of(int peer, uint64_t message) {
+Slot& SharedTransport::slot_of(int peer, uint64_t message) const {
   const Receiver& receiver = receivers_[static_cast<size_t>(peer)];
   if (message >= receiver.low) return control(peer).lane_to(roster_.rank)->slots[message % kSlots];
   const auto found = std::find_if(receiver.aside.begin(), receiver.aside.end(),

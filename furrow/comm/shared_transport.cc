@@ -166,7 +166,7 @@ void SharedTransport::publish_inline(int peer, const Envelope& envelope, std::sp
   if (!bytes.empty()) std::memcpy(slot.data, bytes.data(), bytes.size());
   hand_over(peer, slot, bytes.size());
   // An answer mostly follows: it is fetched while the line of this message still leaves the other core.
-  __builtin_prefetch(&next_from(peer));
+  __builtin_prefetch(&slot_of(peer, receivers_[static_cast<size_t>(peer)].seen));
 }
 
 void SharedTransport::publish(int peer, Outgoing& message) {
@@ -268,12 +268,8 @@ void SharedTransport::wait(Ticket ticket, int64_t deadline_ns) {
 // Of a message, that the lane has one that nobody looked at.
 SharedTransport::Sign SharedTransport::sign_of(const Awaits& what) const {
   if (what.message == nullptr) return {};
-  return {&next_from(what.peer).state, receivers_[static_cast<size_t>(what.peer)].seen + 1};
-}
-
-// Where the first message that nobody looked at will lie.
-const Slot& SharedTransport::next_from(int peer) const {
-  return control(peer).lane_to(roster_.rank)->slots[receivers_[static_cast<size_t>(peer)].seen % kSlots];
+  const uint64_t next = receivers_[static_cast<size_t>(what.peer)].seen;
+  return {&slot_of(what.peer, next).state, next + 1};
 }
 
 // That `look` found what is waited for.

@@ -130,7 +130,7 @@ class SharedTransport : public Transport, public PeerMemory {
   void keep_staging(std::unique_ptr<Memory::Block> block);
   std::unique_ptr<Memory::Block> staging(size_t bytes);
   Slot* find(int peer, const Envelope& expected, uint64_t* message);
-  Slot& slot_of(int peer, uint64_t message);
+  Slot& slot_of(int peer, uint64_t message) const;
   void put_aside(int peer);
   void receive_posted(int peer);
   bool is_posted(int peer, uint64_t id) const;
@@ -160,7 +160,6 @@ class SharedTransport : public Transport, public PeerMemory {
     bool seen() const { return word->load(std::memory_order_relaxed) == value; }
   };
   Sign sign_of(const Awaits& what) const;
-  const Slot& next_from(int peer) const;
   void tell_threads(bool asleep);
   template <class Ready>
   void wait_until(const Awaits& what, const Ready& ready);
