@@ -85,12 +85,17 @@ double distance(const at::Tensor& a, const at::Tensor& b) {
 
 ::testing::AssertionResult within_bound(const at::Tensor& ours, const at::Tensor& plain32,
                                         const at::Tensor& plain64) {
+  return within_bound(ours, plain64, distance(plain32, plain64));
+}
+
+::testing::AssertionResult within_bound(const at::Tensor& ours, const at::Tensor& plain64,
+                                        double libtorch_error) {
   const double scale = plain64.numel() == 0 ? 0 : plain64.abs().max().item<double>();
-  const double bound = kErrorFactor * distance(plain32, plain64) + kFloorUlps * 0x1p-23 * scale;
+  const double bound = kErrorFactor * libtorch_error + kFloorUlps * 0x1p-23 * scale;
   const double error = distance(ours, plain64);
   if (error <= bound) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << "error " << error << " against float64, bound " << bound
-                                       << ", libtorch's own " << distance(plain32, plain64);
+  return ::testing::AssertionFailure()
+         << "error " << error << " against float64, bound " << bound << ", libtorch's own " << libtorch_error;
 }
 
 namespace {

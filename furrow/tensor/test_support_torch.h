@@ -46,6 +46,9 @@ double distance(const at::Tensor& a, const at::Tensor& b);
 // Is `ours` within the bound of bounds.h, given libtorch's float32 and float64 results?
 ::testing::AssertionResult within_bound(const at::Tensor& ours, const at::Tensor& plain32,
                                         const at::Tensor& plain64);
+// The same, given how far libtorch's float32 result lies from `plain64`.
+::testing::AssertionResult within_bound(const at::Tensor& ours, const at::Tensor& plain64,
+                                        double libtorch_error);
 
 // Expects output and every gradient within the bound, by kernels and as a composition, and the kernels' bits
 // from one thread and from two; a copy
