@@ -16,8 +16,8 @@ Of resnet20 `--same-start --held-out --scale .4` is what counts, with five seeds
 full batches, and tested on the 10,000 images of data_batch_5.  A copy of CIFAR-10 may have fewer test images, too few to
 tell errors apart that differ by less than a hundredth.  At this network's rate rounding grows tenfold in each of the first
 steps: runs from one start end as far from each other as any two, and seeds deviate by half a hundredth to a whole one.
-Where nothing differs, one comparison in six misses a margin of one standard error; the five did, and ten more seeds, chosen
-before any of them ran, decide: `--first-seed 11 --seeds 10`.
+Where nothing differs, one comparison in six misses a margin of one standard error; the five did on one machine, and ten more
+seeds, chosen before any of them ran, decided: `--first-seed 11 --seeds 10`, within it (bench/results).
 """
 import argparse
 import atexit
