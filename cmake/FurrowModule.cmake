@@ -26,20 +26,41 @@ function(furrow_own_target target)
   target_compile_options(${target} PRIVATE ${furrow_warnings})
 endfunction()
 
-# The precompiled header of libtorch: one per preset.
-function(furrow_use_torch target)
-  if(NOT TARGET furrow_torch_pch)
-    file(WRITE "${CMAKE_BINARY_DIR}/generated/torch_pch.cc" "// Owns the precompiled header of libtorch.\n")
-    add_library(furrow_torch_pch OBJECT "${CMAKE_BINARY_DIR}/generated/torch_pch.cc")
-    target_link_libraries(furrow_torch_pch PRIVATE torch::torch)
-    target_compile_options(furrow_torch_pch PRIVATE ${furrow_warnings} -fpch-preprocess)
-    target_include_directories(furrow_torch_pch PRIVATE "${PROJECT_SOURCE_DIR}")
-    target_precompile_headers(furrow_torch_pch PRIVATE
-      <ATen/ATen.h> <torch/csrc/autograd/custom_function.h> <torch/csrc/autograd/autograd.h>)
+# furrow_precompile(<target> <pch> LINK <third party ...> OPTIONS <...> HEADERS <...>): the target uses the precompiled header
+# `pch`, one per preset, which the first call makes.
+function(furrow_precompile target pch)
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "" "LINK;OPTIONS;HEADERS")
+  if(NOT TARGET ${pch})
+    file(WRITE "${CMAKE_BINARY_DIR}/generated/${pch}.cc" "// Owns a precompiled header.\n")
+    add_library(${pch} OBJECT "${CMAKE_BINARY_DIR}/generated/${pch}.cc")
+    target_link_libraries(${pch} PRIVATE ${arg_LINK})
+    target_compile_options(${pch} PRIVATE ${furrow_warnings} -fpch-preprocess ${arg_OPTIONS})
+    target_include_directories(${pch} PRIVATE "${PROJECT_SOURCE_DIR}")
+    target_precompile_headers(${pch} PRIVATE ${arg_HEADERS})
   endif()
+  target_compile_options(${target} PRIVATE -fpch-preprocess -Winvalid-pch ${arg_OPTIONS})
+  target_precompile_headers(${target} REUSE_FROM ${pch})
+endfunction()
+
+# A compiler instantiates in every file what inline functions of the precompiled header need, so that has no more than
+# most files use: autograd's headers would add two seconds to each.
+function(furrow_use_torch target)
   target_link_libraries(${target} PUBLIC torch::torch)
-  target_compile_options(${target} PRIVATE -fpch-preprocess -Winvalid-pch)
-  target_precompile_headers(${target} REUSE_FROM furrow_torch_pch)
+  furrow_precompile(${target} furrow_torch_pch LINK torch::torch HEADERS <ATen/ATen.h>)
+endfunction()
+
+# Tests: a third of their compilation would be optimising, and little of their time passes in their own code; another
+# third would be the headers of their framework.
+function(furrow_own_tests target)
+  furrow_own_target(${target})
+  furrow_precompile(${target} furrow_test_pch LINK GTest::gmock OPTIONS $<$<CONFIG:Release>:-O1> HEADERS <gmock/gmock.h>)
+endfunction()
+
+function(furrow_own_torch_tests target)
+  furrow_own_target(${target})
+  target_link_libraries(${target} PUBLIC torch::torch)
+  furrow_precompile(${target} furrow_torch_test_pch LINK torch::torch GTest::gmock OPTIONS $<$<CONFIG:Release>:-O1>
+    HEADERS <ATen/ATen.h> <gmock/gmock.h>)
 endfunction()
 
 # A line of tools/layers.txt is `module : modules it may include`; DEPS must stay within it.
@@ -99,19 +120,19 @@ function(furrow_add_unit_test name is_torch)
   cmake_parse_arguments(PARSE_ARGV 2 arg "" "" "SOURCES;LINK")
   add_executable(${name}_test ${arg_SOURCES})
   set_target_properties(${name}_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/test_bin")
-  furrow_own_target(${name}_test)
   target_link_libraries(${name}_test PRIVATE furrow_${name} ${arg_LINK} GTest::gmock GTest::gtest_main Threads::Threads)
   set(test ${furrow_test_prefix}${name})
   add_test(NAME ${test} COMMAND ${name}_test WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
   furrow_test_environment(${test})
   set_tests_properties(${test} PROPERTIES LABELS unit TIMEOUT 2400)
   if(is_torch)
-    furrow_use_torch(${name}_test)
+    furrow_own_torch_tests(${name}_test)
     add_dependencies(unit_torch ${name}_test)
     if(furrow_test_prefix)
       set_tests_properties(${test} PROPERTIES LABELS asan-torch TIMEOUT 1800)
     endif()
   else()
+    furrow_own_tests(${name}_test)
     add_dependencies(unit_core ${name}_test)
   endif()
 endfunction()

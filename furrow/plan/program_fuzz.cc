@@ -13,7 +13,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace furrow::plan;
   static const ModelSpec spec = [] {
-    ModelSpec tied = testing::chain(2);
+    ModelSpec tied = furrow::plan::testing::chain(2);
     tied.units[1].parameters[0].tied_to = "u0.weight";
     return tied;
   }();
