@@ -62,11 +62,11 @@ Work Engine::submit(std::function<void()> job, bool may_inline) {
     return Work(std::move(state));
   }
   const std::lock_guard lock(mutex_);
-  queue_.push_back(state);
-  load_.fetch_add(kQueued, std::memory_order_relaxed);
-  if (!thread_.joinable()) {
+  if (!thread_.joinable()) {  // first: it may throw
     thread_ = make_thread(thread_name_, [this](const std::stop_token&) { serve(); });
   }
+  queue_.push_back(state);
+  load_.fetch_add(kQueued, std::memory_order_relaxed);
   changed_.notify_all();
   return Work(std::move(state));
 }
