@@ -19,7 +19,7 @@ namespace {
 // How many jobs found another one running.
 struct Overlaps {
   std::atomic<int> inside{0}, met{0};
-  int64_t count = 0;  // of jobs, which only takes turns keep right
+  int64_t count = 0;  // of jobs, right only where they take turns
 
   void job(int pauses) {
     if (inside.fetch_add(1) != 0) met.fetch_add(1);
