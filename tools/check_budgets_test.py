@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""check_budgets.py sums a log of compilations per module and refuses what is over twice its budget on a machine as fast as this."""
+"""check_budgets.py sums a log of compilations per module and refuses what is over twice its budget."""
 
 import pathlib
 import tempfile
