@@ -7,7 +7,7 @@
 #   DEPS <module ...>      furrow modules, as in tools/layers.txt
 #   LINK <target ...>)     third-party targets, see FurrowDependencies.cmake
 #
-# TORCH: the module needs libtorch; it shares the one precompiled header and becomes part of libfurrow_torch.so.
+# TORCH: the module needs libtorch; its sources share one precompiled header and become part of libfurrow_torch.so.
 # The others become part of libfurrow.so (FurrowLibraries.cmake).  Tests link static libraries only, so that no state
 # of `base` exists twice in one process.
 include_guard(GLOBAL)
