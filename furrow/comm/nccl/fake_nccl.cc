@@ -137,7 +137,10 @@ void meet(const Operation& o) {
     s.changed.notify_all();
   }
   s.changed.wait(lock, [&] { return ended() || s.computed; });
-  if (ended()) return;
+  if (ended()) {
+    if (!s.computed) --s.arrived;
+    return;
+  }
   if (++s.left == s.ranks) {
     s.left = 0;
     s.computed = false;
@@ -167,7 +170,8 @@ void take(const Operation& o) {
   s.changed.notify_all();
 }
 
-// A group's operations are under way together.
+// A group's operations are under way together.  What an aborted end has brought and nobody has taken goes
+// with it, here and in meet(): once its stream is idle, the memory may be freed.
 void carry_out(const std::vector<Operation>& group) {
   if (stalled && !group.empty()) {
     Shared& s = *group[0].comm->shared;
@@ -175,9 +179,9 @@ void carry_out(const std::vector<Operation>& group) {
     s.changed.wait(lock, [&] { return group[0].comm->aborted; });
     return;
   }
-  std::vector<std::pair<SharedComm, std::shared_ptr<Shared::Message>>> sent;
+  std::vector<std::pair<const Operation*, std::shared_ptr<Shared::Message>>> sent;
   for (const Operation& o : group) {
-    if (!o.compute && o.in != nullptr) sent.emplace_back(o.comm, post(o));
+    if (!o.compute && o.in != nullptr) sent.emplace_back(&o, post(o));
   }
   for (const Operation& o : group) {
     if (o.compute) {
@@ -186,10 +190,11 @@ void carry_out(const std::vector<Operation>& group) {
       take(o);
     }
   }
-  for (const auto& [comm, message] : sent) {
-    Lock lock(comm->shared->mutex);
-    comm->shared->changed.wait(
-        lock, [&, &comm = comm, &message = message] { return comm->aborted || message->taken; });
+  for (const auto& [o, message] : sent) {
+    Shared& s = *o->comm->shared;
+    Lock lock(s.mutex);
+    s.changed.wait(lock, [&, o = o, &message = message] { return o->comm->aborted || message->taken; });
+    if (!message->taken) std::erase(s.messages[{o->comm->rank, o->peer}], message);
   }
 }
 
