@@ -60,6 +60,7 @@ struct Communicator::Impl {
   std::atomic<const GroupSpec*> progress_group{nullptr};  // groups stay
 
   std::vector<std::unique_ptr<Transport>> transports;  // after what abort() uses: their threads may call it
+  std::vector<const WireCounts*> wires;                // of all transports
   std::vector<Transport*> routes;                      // by rank; null for the own one
 
   std::unique_ptr<Backend> backend;
@@ -91,6 +92,7 @@ Communicator::Communicator(Roster roster, std::vector<std::unique_ptr<Transport>
   std::erase(impl_->transports, nullptr);
   impl_->routes = routes_of(impl_->roster, impl_->transports);
   for (const auto& transport : impl_->transports) {
+    impl_->wires.push_back(&transport->wire());
     transport->on_failure([this](const Error& reason) { impl_->abort(reason, false); });
     if (ProgressNote* seen = transport->progress_note()) impl_->progress = seen;
     transport->take_turns();  // those of the engine
@@ -294,9 +296,9 @@ WireBytes Communicator::wire_bytes() const {
   return sum;
 }
 
-WireBytes Communicator::wire_bytes_of(const GroupSpec& group) const {
-  WireBytes sum;
-  for (const auto& transport : impl_->transports) sum += transport->wire().of(group.channel);
+Crossed Communicator::crossed_of(const GroupSpec& group) const {
+  Crossed sum;
+  for (const WireCounts* wire : impl_->wires) sum += wire->of(group.channel);
   return sum;
 }
 

@@ -108,8 +108,8 @@ class Communicator {
   void ask_for_progress(std::function<std::optional<Report>(int rank)> store);
 
   Ledger& ledger();
-  WireBytes wire_bytes() const;                           // of all transports
-  WireBytes wire_bytes_of(const GroupSpec& group) const;  // of an independent one, or of all others together
+  WireBytes wire_bytes() const;                      // of all transports
+  Crossed crossed_of(const GroupSpec& group) const;  // of an independent one, or of all others together
   std::string transport_of(int peer) const;
 
   // The algorithm that the group would carry `c` out with; for reports and tests.

@@ -17,15 +17,10 @@
 namespace furrow::comm {
 namespace {
 
-WireBytes operator-(const WireBytes& a, const WireBytes& b) {
-  return {a.sent - b.sent, a.received - b.received, a.overhead_sent - b.overhead_sent,
-          a.overhead_received - b.overhead_received};
-}
-
 // Of the one operation that runs: of an independent group, or of any other.
 struct Shared {
   Scratch scratch;
-  WireBytes counted;  // when the last one ended
+  Crossed counted;  // when the last one ended
 };
 
 // Says once that the algorithm that was asked for is not the one that is taken, and why.
@@ -84,7 +79,7 @@ class NativeGroup : public GroupBackend {
 
   void close() override { own_engine_.reset(); }
 
-  void forget() { shared().counted = communicator_.wire_bytes_of(spec_); }
+  void forget() { shared().counted = communicator_.crossed_of(spec_); }
 
   std::string algorithm_of(const Collective& c) const override {
     return std::string(algorithm_rows()[static_cast<size_t>(row_of(c))].name);
@@ -146,8 +141,8 @@ class NativeGroup : public GroupBackend {
     shared().scratch.release();
     const int64_t finished_ns = system_clock().monotonic_ns(),
                   half_ns = (finished_ns - scatters.started_ns()) / 2;
-    WireBytes all = moved(), reduced;
-    reduced.received = static_cast<int64_t>(reduce.c.out.size()) * (scatters.size() - 1);
+    const Crossed all = moved(),
+                  reduced{.received = static_cast<int64_t>(reduce.c.out.size()) * (scatters.size() - 1)};
     account(reduce.c, scatters, reduced, {finished_ns, half_ns});
     account(gather.c, gathers, all - reduced, {finished_ns, half_ns});
   }
@@ -155,7 +150,7 @@ class NativeGroup : public GroupBackend {
   struct Times {
     int64_t finished_ns, busy_ns;
   };
-  void account(const Collective& c, Call& call, const WireBytes& wire, const Times& times) {
+  void account(const Collective& c, Call& call, Crossed wire, const Times& times) {
     communicator_.note(spec_, call.envelope(0), true, times.finished_ns);
     costs_.expect(c);
     costs_.add(c, call.algorithm(), wire, times.busy_ns);
@@ -181,8 +176,8 @@ class NativeGroup : public GroupBackend {
   }
 
   // What crossed since the last operation of this engine.
-  WireBytes moved() {
-    const WireBytes after = communicator_.wire_bytes_of(spec_);
+  Crossed moved() {
+    const Crossed after = communicator_.crossed_of(spec_);
     return after - std::exchange(shared().counted, after);
   }
 

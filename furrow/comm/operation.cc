@@ -106,14 +106,12 @@ void GroupCosts::expect(const Collective& c) {
   }
 }
 
-void GroupCosts::add(const Collective& c, int algorithm, const WireBytes& wire, int64_t busy_ns) {
+void GroupCosts::add(const Collective& c, int algorithm, Crossed wire, int64_t busy_ns) {
   if (!expected_) expect(c);
   expected_ = false;
   const bool outgoing = c.kind == CollectiveKind::kReduce || c.kind == CollectiveKind::kSend;
-  const int64_t wire_bytes =
-      outgoing ? wire.sent + wire.overhead_sent : wire.received + wire.overhead_received;
   Ledger::add(*entries_[static_cast<size_t>(c.kind)],
-              {algorithm, payload_bytes_, wire_bytes, bound_bytes_, busy_ns});
+              {algorithm, payload_bytes_, outgoing ? wire.sent : wire.received, bound_bytes_, busy_ns});
 }
 
 }  // namespace furrow::comm

@@ -68,7 +68,7 @@ class GroupCosts {
   void expect(const Collective& c);
   // Of `wire`, counts what crossed from this rank (reduce, send) or to it
   // (all others).  `algorithm` is a row of algorithm_rows().
-  void add(const Collective& c, int algorithm, const WireBytes& wire, int64_t busy_ns);
+  void add(const Collective& c, int algorithm, Crossed wire, int64_t busy_ns);
 
  private:
   Communicator& communicator_;

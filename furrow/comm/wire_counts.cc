@@ -27,10 +27,9 @@ WireBytes WireCounts::all() const {
   return sum;
 }
 
-WireBytes WireCounts::of(uint64_t channel) const {
-  if (!is_independent(channel)) return first_.bytes();
+Crossed WireCounts::of_independent(uint64_t channel) const {
   for (const Row* row = first_.next; row != nullptr; row = row->next) {
-    if (row->channel == channel) return row->bytes();
+    if (row->channel == channel) return row->crossed();
   }
   return {};
 }

@@ -15,6 +15,18 @@ inline uint64_t channel_of(uint64_t hash, bool independent) {
 }
 inline bool is_independent(uint64_t channel) { return (channel & 1) != 0; }
 
+// The same with frames and checksums, in two numbers: a small operation waits for what is written in pieces
+// and read in larger ones.
+struct Crossed {
+  int64_t sent = 0, received = 0;
+  Crossed& operator+=(const Crossed& other) {
+    sent += other.sent;
+    received += other.received;
+    return *this;
+  }
+  Crossed operator-(const Crossed& other) const { return {sent - other.sent, received - other.received}; }
+};
+
 // Totals since the transport was made.  For shared memory, bytes read from and written to peers' memory.
 struct WireBytes {
   int64_t sent = 0;           // payload
@@ -28,6 +40,7 @@ struct WireBytes {
     overhead_received += other.overhead_received;
     return *this;
   }
+  Crossed crossed() const { return {sent + overhead_sent, received + overhead_received}; }
 };
 
 // One thread at a time adds; any thread reads, without a lock.
@@ -38,7 +51,9 @@ class WireCounts {
   void add_received(uint64_t channel, int64_t bytes) { increase(row(channel).received, bytes); }
   WireBytes all() const;
   // Of the independent group of that channel; of an even channel, of all groups that are not independent.
-  WireBytes of(uint64_t channel) const;
+  Crossed of(uint64_t channel) const {
+    return is_independent(channel) ? of_independent(channel) : first_.crossed();
+  }
 
  private:
   struct Row {
@@ -50,12 +65,14 @@ class WireCounts {
               overhead_sent.load(std::memory_order_relaxed),
               overhead_received.load(std::memory_order_relaxed)};
     }
+    Crossed crossed() const { return bytes().crossed(); }
   };
   static void increase(std::atomic<int64_t>& total, int64_t by) {
     total.store(total.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
   }
   Row& row(uint64_t channel) { return is_independent(channel) ? independent_row(channel) : first_; }
   Row& independent_row(uint64_t channel);
+  Crossed of_independent(uint64_t channel) const;
 
   Row first_;
   std::vector<std::unique_ptr<Row>> others_;  // for who adds; read along `next`

@@ -51,7 +51,7 @@ class MpiExchange {
   void run(std::deque<MpiSend>& sends);
 
   // By this rank's own count: MPI does not tell.  What MPI adds itself counts as the least that it needs.
-  const WireBytes& moved() const { return moved_; }
+  Crossed moved() const { return moved_.crossed(); }
 
  private:
   using Slices = SliceTable<int>;  // as MPI counts
