@@ -162,10 +162,12 @@ void Call::read(Incoming& incoming, const Reader& reader) {
     reader(incoming.bytes.data());
     return close(incoming);
   }
+  read(incoming.from, incoming.step, incoming.size, reader);
+}
+
+void Call::read(int from, Step step, size_t bytes, const Reader& reader) {
   begin();
-  route(incoming.from)
-      .peer_memory()
-      ->read(world(incoming.from), envelope(incoming.step), incoming.size, deadline_ns_, reader);
+  route(from).peer_memory()->read(world(from), envelope(step), bytes, deadline_ns_, reader);
 }
 
 void Call::close(const Incoming& incoming) {

@@ -18,6 +18,9 @@ void for_each_peer(const Team& team, const Fn& fn) {
   for (int i = team.self + 1; i < team.self + n; ++i) fn(i < n ? i : i - n);  // % is dear for a small one
 }
 
+// Of those, in their order.
+int last_peer(const Team& team) { return team.self > 0 ? team.self - 1 : team.size() - 1; }
+
 // n values, the usual few of them without an allocation.  Each is made before it is used.
 template <class T>
 class Few {
@@ -77,7 +80,7 @@ void add_all(Call& call, const Team& team, const ReduceKind& kind, const std::by
   const auto add = [&] { reduce_tree(kind, call.elements(sum.size()), m.sources.span(), destination); };
   m.sources[static_cast<size_t>(team.self)] = own;
   if (team.size() == 1) return add();
-  const int last = team.self > 0 ? team.self - 1 : team.size() - 1;
+  const int last = last_peer(team);
   const auto for_each_other = [&](const auto& fn) {
     for_each_peer(team, [&](int i) {
       if (i != last) fn(static_cast<size_t>(i));
@@ -323,8 +326,38 @@ void run_direct(Call& call) {
 
 // ---- flat: for buffers so small that one round costs more than all the bytes ----
 
+namespace {
+
+// Small ones in memory: each is inside its slot, so that nothing is posted, staged or opened.
+void flat_in_slots(Call& call, const Team& team) {
+  const std::span<const std::byte> in = call.c.in;
+  for_each_peer(team, [&](int i) { call.later(call.send(i, 0, in)); });
+  // One that waits for a slot is still read from `in`, which may be `out`.
+  const std::span<std::byte> sum = call.pending().empty() ? call.c.out : call.take(in.size());
+  Few<const std::byte*> terms(team.ranks.size());
+  terms[static_cast<size_t>(team.self)] = in.data();
+  const int last = last_peer(team);
+  for_each_peer(team, [&](int i) {
+    if (i == last) return;
+    const std::span<std::byte> room = call.take(in.size());
+    call.receive(i, 0, room);
+    terms[static_cast<size_t>(i)] = room.data();
+  });
+  const auto add = [&](const std::byte* bytes) {
+    terms[static_cast<size_t>(last)] = bytes;
+    std::byte* const to[] = {sum.data()};
+    reduce_tree(call.reduce_kind(), call.elements(in.size()), terms.span(), to);
+  };
+  call.read(last, 0, in.size(), Reader(add));
+  call.wait_all();
+  copy(sum, call.c.out);
+}
+
+}  // namespace
+
 void run_flat(Call& call) {
   const Team& team = call.everybody();
+  if (call.wires() == Wires::kMemory && is_small(call.c) && team.size() > 1) return flat_in_slots(call, team);
   const std::span<const std::byte> in = call.publishable(call.c.in);
   for_each_peer(team, [&](int i) { call.later(call.send(i, 0, in)); });
   Messages m = expect_from_all(call, team, 0, in.size());
