@@ -35,6 +35,7 @@ struct Communicator::Impl {
   const CommunicatorOptions options;
   std::atomic<int64_t> timeout_ms;
   AlgorithmTable algorithms;
+  int algorithms_set = 0;
   Ledger ledger;
 
   mutable std::mutex mutex;         // of what follows
@@ -314,6 +315,10 @@ std::string Communicator::would_run(const Collective& c, const Group& group) con
 Transport& Communicator::route(int peer) { return *impl_->routes[static_cast<size_t>(peer)]; }
 Engine& Communicator::engine() { return impl_->engine; }
 const AlgorithmTable& Communicator::algorithms() const { return impl_->algorithms; }
-void Communicator::set_algorithms(AlgorithmTable table) { impl_->algorithms = std::move(table); }
+void Communicator::set_algorithms(AlgorithmTable table) {
+  impl_->algorithms = std::move(table);
+  ++impl_->algorithms_set;
+}
+int Communicator::algorithms_set() const { return impl_->algorithms_set; }
 
 }  // namespace furrow::comm

@@ -124,6 +124,7 @@ class Communicator {
   Engine& engine();
   const AlgorithmTable& algorithms() const;
   void set_algorithms(AlgorithmTable table);  // every rank the same, between operations (the tuner)
+  int algorithms_set() const;                 // how often that was done
 
  private:
   struct Impl;

@@ -188,10 +188,24 @@ class NativeGroup : public GroupBackend {
   }
   Shared& shared() { return own_shared_ ? *own_shared_ : shared_; }
 
+  // The choice for an operation, which mostly holds for the next.
+  struct Choice {
+    CollectiveKind kind;
+    DType dtype;
+    Reduction reduction;
+    size_t bytes;
+    int algorithms_set;
+    bool operator==(const Choice&) const = default;
+  };
+
   int take(const Call& call) {
-    const int algorithm = choose(call);
-    if (!communicator_.options().algorithm.empty()) asked_for_.compare(spec_, call, algorithm);
-    return algorithm;
+    const Choice choice{call.c.kind, call.c.dtype, call.c.reduction, call.payload(),
+                        communicator_.algorithms_set()};
+    if (chosen_ == choice) return algorithm_;
+    chosen_ = choice;
+    algorithm_ = choose(call);
+    if (!communicator_.options().algorithm.empty()) asked_for_.compare(spec_, call, algorithm_);
+    return algorithm_;
   }
 
   int choose(const Call& call) const {
@@ -209,6 +223,8 @@ class NativeGroup : public GroupBackend {
   const GroupSpec spec_;
   const Topology topology_;
   GroupCosts costs_{communicator_, spec_};
+  std::optional<Choice> chosen_;
+  int algorithm_ = 0;                   // of chosen_
   std::optional<Shared> own_shared_;    // of an independent group
   std::unique_ptr<Engine> own_engine_;  // destroyed first: it runs what is queued
 };
