@@ -34,6 +34,44 @@ TEST(Algorithm, FloatingSumsOfACanonicalGroupIgnoreARing) {
             {.algorithm = "ring"});
 }
 
+// What carried out the last all_reduce.
+std::string_view last_sum_by(Communicator& communicator) {
+  for (const LedgerRow& row : communicator.ledger().rows()) {
+    if (row.kind == CollectiveKind::kAllReduce)
+      return algorithm_rows()[static_cast<size_t>(row.algorithm)].name;
+  }
+  return "none";
+}
+
+TEST(Algorithm, IsChosenAnewForWhateverDiffersFromTheLastOperation) {
+  run_ranks(3, [](Communicator& communicator) {
+    const auto up_to = [](int64_t bytes, const char* small, const char* other) {
+      AlgorithmTable table;
+      table.set(CollectiveKind::kAllReduce, Wires::kMemory, 3,
+                {{CollectiveKind::kAllReduce, Wires::kMemory, 3, bytes, algorithm_index(small)},
+                 {CollectiveKind::kAllReduce, Wires::kMemory, 3, INT64_MAX, algorithm_index(other)}});
+      return table;
+    };
+    Group world = communicator.world();
+    std::vector<float> floats(2), more(100);
+    std::vector<int32_t> integers(2);
+    communicator.set_algorithms(up_to(64, "ring", "tree"));
+    for (int i = 0; i < 2; ++i) {
+      world.all_reduce(std::span(floats));
+      EXPECT_EQ(last_sum_by(communicator), "tree") << "the ring's order shows";
+      world.all_reduce(std::span(floats), Reduction::kMax);
+      EXPECT_EQ(last_sum_by(communicator), "ring");
+      world.all_reduce(std::span(more), Reduction::kMax);
+      EXPECT_EQ(last_sum_by(communicator), "tree");
+      world.all_reduce(std::span(integers));
+      EXPECT_EQ(last_sum_by(communicator), "ring");
+    }
+    communicator.set_algorithms(up_to(64, "flat", "tree"));
+    world.all_reduce(std::span(integers));
+    EXPECT_EQ(last_sum_by(communicator), "flat");
+  });
+}
+
 // Halving is at the bound for powers of two; elsewhere the lower rank of a pair receives the other's
 // whole buffer too.
 TEST(Algorithm, HalvingMovesNoMoreThanTheBoundForAPowerOfTwo) {
