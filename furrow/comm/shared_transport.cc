@@ -165,8 +165,7 @@ void SharedTransport::publish_inline(int peer, const Envelope& envelope, std::sp
   Slot& slot = next_slot(peer, envelope, bytes.size(), MessageForm::kInline);
   if (!bytes.empty()) std::memcpy(slot.data, bytes.data(), bytes.size());
   hand_over(peer, slot, bytes.size());
-  // An answer mostly follows: it is fetched while the line of this message still leaves the other core.
-  __builtin_prefetch(&slot_of(peer, receivers_[static_cast<size_t>(peer)].seen));
+  // The slot of its answer is not fetched here: a line that its writer finds shared costs a trip more.
 }
 
 void SharedTransport::publish(int peer, Outgoing& message) {
