@@ -202,8 +202,8 @@ class NativeGroup : public GroupBackend {
     const Choice choice{call.c.kind, call.c.dtype, call.c.reduction, call.payload(),
                         communicator_.algorithms_set()};
     if (chosen_ == choice) return algorithm_;
-    chosen_ = choice;
     algorithm_ = choose(call);
+    chosen_ = choice;
     if (!communicator_.options().algorithm.empty()) asked_for_.compare(spec_, call, algorithm_);
     return algorithm_;
   }

@@ -15,8 +15,8 @@ inline uint64_t channel_of(uint64_t hash, bool independent) {
 }
 inline bool is_independent(uint64_t channel) { return (channel & 1) != 0; }
 
-// The same with frames and checksums, in two numbers: a small operation waits for what is written in pieces
-// and read in larger ones.
+// What crossed, frames and checksums included: as two numbers, since a small operation would wait for what is
+// written in pieces and read in larger ones.
 struct Crossed {
   int64_t sent = 0, received = 0;
   Crossed& operator+=(const Crossed& other) {
