@@ -156,15 +156,6 @@ void Call::open(Incoming& incoming) {
   incoming.bytes = incoming.room;
 }
 
-void Call::read(Incoming& incoming, const Reader& reader) {
-  if (incoming.in_place || incoming.posted) {
-    open(incoming);
-    reader(incoming.bytes.data());
-    return close(incoming);
-  }
-  read(incoming.from, incoming.step, incoming.size, reader);
-}
-
 void Call::read(int from, Step step, size_t bytes, const Reader& reader) {
   begin();
   route(from).peer_memory()->read(world(from), envelope(step), bytes, deadline_ns_, reader);

@@ -113,9 +113,8 @@ class Call {
   Incoming expect_exposed(int from, Step step, size_t bytes);  // to write in place
   void open(Incoming& incoming);                               // waits
   void close(const Incoming& incoming);
-  void read(Incoming& incoming, const Reader& reader);  // open, read, close: a small one without a copy
-  void read(int from, Step step, size_t bytes,
-            const Reader& reader);  // small, of a peer whose memory is seen
+  // Waits for a small message of a peer whose memory is seen; no copy.
+  void read(int from, Step step, size_t bytes, const Reader& reader);
 
   int world(int rank) const { return parts_.group.members[static_cast<size_t>(rank)]; }
   bool is_registered(std::span<const std::byte> bytes) const;  // with every peer

@@ -73,29 +73,37 @@ void close_all(Call& call, const Team& team, Messages& m) {
   for_each_peer(team, [&](int i) { call.close(m.incoming[static_cast<size_t>(i)]); });
 }
 
-// The terms of all in the canonical tree into `sum`; the last that comes is read where it lies.
-void add_all(Call& call, const Team& team, const ReduceKind& kind, const std::byte* own, Messages& m,
-             std::span<std::byte> sum) {
-  std::byte* const destination[] = {sum.data()};
-  const auto add = [&] { reduce_tree(kind, call.elements(sum.size()), m.sources.span(), destination); };
-  m.sources[static_cast<size_t>(team.self)] = own;
-  if (team.size() == 1) return add();
+// The terms of all in the canonical tree into `sum`: small ones in memory out of their slots, with nothing
+// that is posted, staged or opened.
+void add_from_slots(Call& call, const Team& team, const ReduceKind& kind, const std::byte* own, Step step,
+                    std::span<std::byte> sum) {
+  Few<const std::byte*> terms(team.ranks.size());
+  terms[static_cast<size_t>(team.self)] = own;
   const int last = last_peer(team);
-  const auto for_each_other = [&](const auto& fn) {
-    for_each_peer(team, [&](int i) {
-      if (i != last) fn(static_cast<size_t>(i));
-    });
-  };
-  for_each_other([&](size_t i) {
-    call.open(m.incoming[i]);
-    m.sources[i] = m.incoming[i].bytes.data();
+  for_each_peer(team, [&](int i) {
+    if (i == last) return;
+    const std::span<std::byte> room = call.take(sum.size());
+    call.receive(team[i], step, room);
+    terms[static_cast<size_t>(i)] = room.data();
   });
   const auto add_with = [&](const std::byte* bytes) {
-    m.sources[static_cast<size_t>(last)] = bytes;
-    add();
+    terms[static_cast<size_t>(last)] = bytes;
+    std::byte* const destination[] = {sum.data()};
+    reduce_tree(kind, call.elements(sum.size()), terms.span(), destination);
   };
-  call.read(m.incoming[static_cast<size_t>(last)], Reader(add_with));
-  for_each_other([&](size_t i) { call.close(m.incoming[i]); });
+  call.read(team[last], step, sum.size(), Reader(add_with));
+}
+
+// The same however the terms come.
+void add_all(Call& call, const Team& team, const ReduceKind& kind, const std::byte* own, Step step,
+             std::span<std::byte> sum) {
+  if (team.size() > 1 && call.wires() == Wires::kMemory && sum.size() <= kInlineBytes)
+    return add_from_slots(call, team, kind, own, step, sum);
+  Messages m = expect_from_all(call, team, step, sum.size());
+  std::byte* const destination[] = {sum.data()};
+  open_all(call, team, own, m);
+  reduce_tree(kind, call.elements(sum.size()), m.sources.span(), destination);
+  close_all(call, team, m);
 }
 
 void all_reduce_messages(Call& call, const Team& team) {
@@ -226,8 +234,7 @@ void broadcast(Call& call, const Team& team) {
 void reduce(Call& call, const Team& team) {
   const int root = call.c.root_or_peer;
   if (team.self != root) return call.wait(call.send(root, 0, call.c.in));
-  Messages m = expect_from_all(call, team, 0, call.c.in.size());
-  add_all(call, team, call.reduce_kind(), call.c.in.data(), m, call.c.out);
+  add_all(call, team, call.reduce_kind(), call.c.in.data(), 0, call.c.out);
 }
 
 void all_to_all(Call& call, const Team& team) {
@@ -263,10 +270,9 @@ void direct_reduce_scatter(Call& call, const Team& team, std::span<const std::by
     const Call::Slice s = part(i);
     call.later(call.send(team[i], step, in.subspan(s.begin, s.bytes)));
   });
-  Messages m = expect_from_all(call, team, step, out.size());
   ReduceKind unfinished = call.reduce_kind();
   unfinished.ranks = 1;
-  add_all(call, team, unfinished, in.data() + part(team.self).begin, m, out);
+  add_all(call, team, unfinished, in.data() + part(team.self).begin, step, out);
   call.wait_all();
 }
 
@@ -326,44 +332,13 @@ void run_direct(Call& call) {
 
 // ---- flat: for buffers so small that one round costs more than all the bytes ----
 
-namespace {
-
-// Small ones in memory: each is inside its slot, so that nothing is posted, staged or opened.
-void flat_in_slots(Call& call, const Team& team) {
-  const std::span<const std::byte> in = call.c.in;
-  for_each_peer(team, [&](int i) { call.later(call.send(i, 0, in)); });
-  // One that waits for a slot is still read from `in`, which may be `out`.
-  const std::span<std::byte> sum = call.pending().empty() ? call.c.out : call.take(in.size());
-  Few<const std::byte*> terms(team.ranks.size());
-  terms[static_cast<size_t>(team.self)] = in.data();
-  const int last = last_peer(team);
-  for_each_peer(team, [&](int i) {
-    if (i == last) return;
-    const std::span<std::byte> room = call.take(in.size());
-    call.receive(i, 0, room);
-    terms[static_cast<size_t>(i)] = room.data();
-  });
-  const auto add = [&](const std::byte* bytes) {
-    terms[static_cast<size_t>(last)] = bytes;
-    std::byte* const to[] = {sum.data()};
-    reduce_tree(call.reduce_kind(), call.elements(in.size()), terms.span(), to);
-  };
-  call.read(last, 0, in.size(), Reader(add));
-  call.wait_all();
-  copy(sum, call.c.out);
-}
-
-}  // namespace
-
 void run_flat(Call& call) {
   const Team& team = call.everybody();
-  if (call.wires() == Wires::kMemory && is_small(call.c) && team.size() > 1) return flat_in_slots(call, team);
   const std::span<const std::byte> in = call.publishable(call.c.in);
   for_each_peer(team, [&](int i) { call.later(call.send(i, 0, in)); });
-  Messages m = expect_from_all(call, team, 0, in.size());
   // Peers may still read `in`, which may be `out`, unless it went inside the messages.
   const std::span<std::byte> sum = call.pending().empty() ? call.c.out : call.take(in.size());
-  add_all(call, team, call.reduce_kind(), in.data(), m, sum);
+  add_all(call, team, call.reduce_kind(), in.data(), 0, sum);
   call.wait_all();
   copy(sum, call.c.out);
 }
