@@ -13,6 +13,7 @@
 namespace furrow::comm {
 namespace {
 
+using ::furrow::testing::ran_by;
 using ::furrow::testing::run_ranks;
 using ::testing::ElementsAre;
 
@@ -34,15 +35,6 @@ TEST(Algorithm, FloatingSumsOfACanonicalGroupIgnoreARing) {
             {.algorithm = "ring"});
 }
 
-// What carried out the last all_reduce.
-std::string_view last_sum_by(Communicator& communicator) {
-  for (const LedgerRow& row : communicator.ledger().rows()) {
-    if (row.kind == CollectiveKind::kAllReduce)
-      return algorithm_rows()[static_cast<size_t>(row.algorithm)].name;
-  }
-  return "none";
-}
-
 TEST(Algorithm, IsChosenAnewForWhateverDiffersFromTheLastOperation) {
   run_ranks(3, [](Communicator& communicator) {
     const auto up_to = [](int64_t bytes, const char* small, const char* other) {
@@ -52,23 +44,24 @@ TEST(Algorithm, IsChosenAnewForWhateverDiffersFromTheLastOperation) {
                  {CollectiveKind::kAllReduce, Wires::kMemory, 3, INT64_MAX, algorithm_index(other)}});
       return table;
     };
+    const auto last_sum_by = [&] { return ran_by(communicator, "world", CollectiveKind::kAllReduce); };
     Group world = communicator.world();
     std::vector<float> floats(2), more(100);
     std::vector<int32_t> integers(2);
     communicator.set_algorithms(up_to(64, "ring", "tree"));
     for (int i = 0; i < 2; ++i) {
       world.all_reduce(std::span(floats));
-      EXPECT_EQ(last_sum_by(communicator), "tree") << "the ring's order shows";
+      EXPECT_EQ(last_sum_by(), "tree") << "the ring's order shows";
       world.all_reduce(std::span(floats), Reduction::kMax);
-      EXPECT_EQ(last_sum_by(communicator), "ring");
+      EXPECT_EQ(last_sum_by(), "ring");
       world.all_reduce(std::span(more), Reduction::kMax);
-      EXPECT_EQ(last_sum_by(communicator), "tree");
+      EXPECT_EQ(last_sum_by(), "tree");
       world.all_reduce(std::span(integers));
-      EXPECT_EQ(last_sum_by(communicator), "ring");
+      EXPECT_EQ(last_sum_by(), "ring");
     }
     communicator.set_algorithms(up_to(64, "flat", "tree"));
     world.all_reduce(std::span(integers));
-    EXPECT_EQ(last_sum_by(communicator), "flat");
+    EXPECT_EQ(last_sum_by(), "flat");
   });
 }
 

@@ -299,15 +299,6 @@ std::vector<int> hosts_of(const Setting& s) {
   return host;
 }
 
-// The algorithm of the last call of a kind, as the ledger has it.
-std::string ran_by(Communicator& communicator, const std::string& group, CollectiveKind kind) {
-  for (const LedgerRow& row : communicator.ledger().rows()) {
-    if (row.group == group && row.kind == kind)
-      return std::string(algorithm_rows()[static_cast<size_t>(row.algorithm)].name);
-  }
-  return "none";
-}
-
 class Conformance : public ::testing::TestWithParam<Setting> {
  protected:
   // Every operation of every algorithm that can run here did; the report says how often each.
@@ -372,7 +363,7 @@ TEST_P(Conformance, EqualsTheReference) {
       communicator.set_algorithms(table);
       std::call_once(shared[i].once, [&] { make_problem(c, host, shared[i]); });
       Runner(communicator, c, shared[i]).run(c.canonical ? strict : loose);
-      const std::string by = ran_by(communicator, c.canonical ? "strict" : "loose", c.kind);
+      const std::string by = testing::ran_by(communicator, c.canonical ? "strict" : "loose", c.kind);
       const bool alone = c.kind == CollectiveKind::kSend && (communicator.rank() ^ 1) >= s.ranks;
       EXPECT_EQ(by, alone ? "none" : c.runs_by(host)) << c.text();
       if (communicator.rank() == 0) ++ran[{c.kind, by}];

@@ -12,6 +12,7 @@
 #include "furrow/base/clock.h"
 #include "furrow/base/file.h"
 #include "furrow/base/process.h"
+#include "furrow/comm/algorithm.h"
 #include "furrow/comm/inproc.h"
 
 namespace furrow::testing {
@@ -98,6 +99,14 @@ void run_ranks_with(int size, const RankOptions& options, const RankFunction& fn
     if (options.wrap) transports.back() = options.wrap(std::move(transports.back()));
     return std::make_unique<comm::Communicator>(context.roster, std::move(transports), options.communicator);
   });
+}
+
+std::string ran_by(comm::Communicator& communicator, const std::string& group, comm::CollectiveKind kind) {
+  for (const comm::LedgerRow& row : communicator.ledger().rows()) {
+    if (row.group == group && row.kind == kind)
+      return std::string(comm::algorithm_rows()[static_cast<size_t>(row.algorithm)].name);
+  }
+  return "none";
 }
 
 std::unique_ptr<comm::Communicator> join_processes(const std::string& folder, int rank, int size,

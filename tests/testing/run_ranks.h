@@ -36,6 +36,9 @@ struct RankOptions {
 };
 void run_ranks_with(int size, const RankOptions& options, const RankFunction& fn);
 
+// The algorithm of the last call of a kind, as the ledger has it; "none" before the first.
+std::string ran_by(comm::Communicator& communicator, const std::string& group, comm::CollectiveKind kind);
+
 // For ranks of one process.
 class LocalRendezvous : public comm::Rendezvous {
  public:
