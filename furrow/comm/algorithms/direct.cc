@@ -18,9 +18,6 @@ void for_each_peer(const Team& team, const Fn& fn) {
   for (int i = team.self + 1; i < team.self + n; ++i) fn(i < n ? i : i - n);  // % is dear for a small one
 }
 
-// Of those, in their order.
-int last_peer(const Team& team) { return team.self > 0 ? team.self - 1 : team.size() - 1; }
-
 // n values, the usual few of them without an allocation.  Each is made before it is used.
 template <class T>
 class Few {
@@ -79,7 +76,7 @@ void add_from_slots(Call& call, const Team& team, const ReduceKind& kind, const 
                     std::span<std::byte> sum) {
   Few<const std::byte*> terms(team.ranks.size());
   terms[static_cast<size_t>(team.self)] = own;
-  const int last = last_peer(team);
+  const int last = team.self > 0 ? team.self - 1 : team.size() - 1;
   for_each_peer(team, [&](int i) {
     if (i == last) return;
     const std::span<std::byte> room = call.take(sum.size());
